@@ -1,0 +1,155 @@
+"""The spec: everything the platform must know about a model that is not code."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+RESERVED = frozenset({"fleet"})
+
+
+class SpecError(ValueError):
+    """A spec that cannot be right; the message names the model, the field and the remedy."""
+
+
+class Task(StrEnum):
+    """What is predicted: one of two classes, one of several, or a number."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    REGRESSION = "regression"
+
+
+class Direction(StrEnum):
+    """Which way a metric improves."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+METRICS: dict[Task, dict[str, Direction]] = {
+    Task.BINARY: {
+        "roc_auc": Direction.UP,
+        "average_precision": Direction.UP,
+        "accuracy": Direction.UP,
+        "log_loss": Direction.DOWN,
+        "brier": Direction.DOWN,
+    },
+    Task.MULTICLASS: {"accuracy": Direction.UP, "f1_macro": Direction.UP, "log_loss": Direction.DOWN},
+    Task.REGRESSION: {"r2": Direction.UP, "rmse": Direction.DOWN, "mae": Direction.DOWN},
+}
+
+
+@dataclass(frozen=True)
+class PostgresTable:
+    """The table a model learns from.
+
+    `key` identifies a row for ever. `changed_at` is when the row last changed: it feeds the new-data sensor and the
+    freshness check; what is pulled is decided by PostgreSQL's own row versions, so a wrong clock loses nothing.
+    `event_time` is when the thing itself happened: where there is one, it splits training from holdout.
+    """
+
+    table: str
+    key: str
+    changed_at: str | None = None
+    event_time: str | None = None
+    full_sync_cron: str | None = "30 2 * * 6"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityPolicy:
+    """What the data must be like before anything is trained on it."""
+
+    max_quarantine_share: float = 0.05
+    min_rows: int = 200
+    max_source_age: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionPolicy:
+    """When a challenger goes live.
+
+    `floor` is what a model must reach at all, in the metric's own unit: at least for a score, at most for an error.
+    `min_improvement` is by how much it must beat the champion on the same holdout.
+    """
+
+    metric: str
+    floor: float
+    min_improvement: float = 0.0
+    holdout: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainPolicy:
+    """When the model is refreshed without anybody asking."""
+
+    cron: str = "0 0 * * 0"
+    new_rows: int = 500
+    on_drift: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitoringPolicy:
+    """How often, and over how many of the newest requests, served traffic is compared with the training data."""
+
+    cron: str = "0 6 * * *"
+    window: timedelta = timedelta(days=7)
+    max_rows: int = 10_000
+    min_rows: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a room needs when it runs in a container of its own, in Kubernetes' units."""
+
+    cpu: str = "1"
+    memory: str = "2Gi"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One model of the catalogue. `package` is filled in by the catalogue: where its code lives."""
+
+    name: str
+    owner: str
+    purpose: str
+    source: PostgresTable
+    label: str
+    task: Task
+    promotion: PromotionPolicy
+    slices: tuple[str, ...] = ()
+    quality: QualityPolicy = field(default_factory=QualityPolicy)
+    retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
+    monitoring: MonitoringPolicy = field(default_factory=MonitoringPolicy)
+    resources: dict[str, Resources] = field(default_factory=dict)
+    seed: int = 20_240_101
+    package: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a spec that cannot work, before anything runs."""
+        if not NAME.fullmatch(self.name) or self.name in RESERVED:
+            self._refuse("name", "use lower-case letters, digits and underscores, starting with a letter")
+        if not (self.owner.startswith("team:") or "@" in self.owner):
+            self._refuse("owner", "write 'team:NAME' or an e-mail address")
+        metrics = METRICS[self.task]
+        if self.promotion.metric not in metrics:
+            self._refuse("promotion.metric", f"for a {self.task} model choose one of {', '.join(metrics)}")
+        if not 0 < self.promotion.holdout < 1:
+            self._refuse("promotion.holdout", "give the share of rows to hold out, between 0 and 1")
+        if self.promotion.min_improvement < 0:
+            self._refuse("promotion.min_improvement", "give 0 or more")
+        if not 0 <= self.quality.max_quarantine_share < 1:
+            self._refuse("quality.max_quarantine_share", "give a share between 0 and 1")
+        for where, cron in (("retrain.cron", self.retrain.cron), ("monitoring.cron", self.monitoring.cron)):
+            if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
+                self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")
+
+    def _refuse(self, where: str, remedy: str) -> None:
+        msg = f"model {self.name!r}, field {where}: {remedy}"
+        raise SpecError(msg)
+
+    @property
+    def direction(self) -> Direction:
+        """Which way the promotion metric improves."""
+        return METRICS[self.task][self.promotion.metric]
