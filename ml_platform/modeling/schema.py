@@ -1,0 +1,165 @@
+"""Schema: a model's pandera schema compiled to plain data, which serving can carry without pandera."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ml_platform.modeling.columns import DTYPES, Column, Kind, Numbers
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One check on a value, by pandera's name, with its parameters."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One column of the schema."""
+
+    name: str
+    kind: Kind
+    dtype: str
+    nullable: bool
+    rules: tuple[Rule, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is wrong with one value: where it stands, the rule it breaks, and the value itself."""
+
+    row: int
+    field: str
+    rule: str
+    value: str
+
+
+class BadRowsError(ValueError):
+    """Rows that break the schema."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep the problems; the first is the message."""
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        super().__init__(f"row {first.row}, field {first.field!r}: {first.rule} (got {first.value})")
+
+
+RULES: dict[str, Any] = {
+    "greater_than_or_equal_to": lambda v, x: v >= x,
+    "greater_than": lambda v, x: v > x,
+    "less_than_or_equal_to": lambda v, x: v <= x,
+    "less_than": lambda v, x: v < x,
+    "equal_to": lambda v, x: v == x,
+    "not_equal_to": lambda v, x: v != x,
+    "isin": lambda v, x: np.isin(v, list(x)),
+    "notin": lambda v, x: ~np.isin(v, list(x)),
+    "in_range": lambda v, x: (v >= x[0]) & (v <= x[1]),
+    "str_matches": lambda v, x: np.array([re.match(x, t) is not None for t in v], dtype=bool),
+    "str_length": lambda v, x: np.array(
+        [(x[0] is None or len(t) >= x[0]) and (x[1] is None or len(t) <= x[1]) for t in v], dtype=bool
+    ),
+}
+"""What each of pandera's row-local checks means, over an array without missing values."""
+
+
+def read_rows(rows: Sequence[Row], fields: Sequence[Field]) -> dict[str, Column]:
+    """The rows of a request as columns.
+
+    Args:
+        rows: n mappings from field name to a JSON value.
+        fields: what the rows must have; a nullable field may be left out.
+
+    Returns:
+        One array of n rows per field.
+
+    Raises:
+        BadRowsError: with every problem found.
+    """
+    names = {f.name for f in fields}
+    problems = [
+        Problem(row=i, field=name, rule="unknown field", value=repr(row[name])[:80])
+        for i, row in enumerate(rows)
+        for name in row.keys() - names
+    ]
+    columns = {f.name: _read_column(f, [row.get(f.name) for row in rows], problems) for f in fields}
+    if problems:
+        raise BadRowsError(sorted(problems, key=lambda p: (p.row, p.field)))
+    return columns
+
+
+def _read_column(field: Field, values: list[Any], problems: list[Problem]) -> Column:
+    """The values as one array; what is wrong with them is added to `problems`."""
+    bad = len(problems)
+    for i, value in enumerate(values):
+        rule = _type_problem(field, value)
+        if rule:
+            problems.append(Problem(row=i, field=field.name, rule=rule, value=repr(value)[:80]))
+    if len(problems) > bad:
+        return np.empty(0)
+    column = _as_array(field, values)
+    for i, rule in _rule_problems(field, column):
+        problems.append(Problem(row=i, field=field.name, rule=rule, value=repr(values[i])[:80]))
+    return column
+
+
+def _type_problem(field: Field, value: object) -> str | None:
+    if value is None:
+        return None if field.nullable else "must not be missing"
+    if field.kind is Kind.TEXT:
+        return None if isinstance(value, str) else "must be text"
+    if field.kind is Kind.TIME:
+        return None if isinstance(value, str) and _time(value) is not None else "must be an ISO 8601 time"
+    if field.dtype == "bool":
+        return None if isinstance(value, bool) else "must be true or false"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "must be a number"
+    if isinstance(value, float) and not np.isfinite(value):
+        return "must be a finite number"
+    if field.dtype.startswith("int") and (isinstance(value, float) or abs(value) > 2**53):
+        return "must be a whole number"
+    return None
+
+
+def _time(value: str) -> np.datetime64 | None:
+    """An ISO 8601 time in UTC; without an offset it is taken as UTC."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - only times need it
+
+    try:
+        read = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return np.datetime64(read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read, "us")
+
+
+def _as_array(field: Field, values: list[Any]) -> Column:
+    if field.kind is Kind.NUMBER:
+        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    array = np.empty(len(values), dtype=DTYPES[field.kind])
+    for i, value in enumerate(values):
+        array[i] = _time(value) if field.kind is Kind.TIME and value is not None else value
+    return array
+
+
+def _rule_problems(field: Field, column: Column) -> list[tuple[int, str]]:
+    """The rows that break a rule of the field, with the rule in words."""
+    missing = _missing(field.kind, column)
+    present = np.flatnonzero(~missing)
+    found: list[tuple[int, str]] = []
+    for rule in field.rules:
+        holds = np.asarray(RULES[rule.name](column[present], rule.value), dtype=bool)
+        found += [(int(i), f"{rule.name} {rule.value}") for i in present[~holds]]
+    return found
+
+
+def _missing(kind: Kind, column: Column) -> Numbers:
+    if kind is Kind.TEXT:
+        return np.array([v is None for v in column], dtype=bool)  # type: ignore[return-value]
+    return np.isnan(column) if kind is Kind.NUMBER else np.isnat(column)  # type: ignore[arg-type, return-value]

@@ -1,0 +1,17 @@
+"""loan_approval: will this mortgage application be approved?"""
+
+from ml_platform.modeling.spec import ModelSpec, PostgresTable, PromotionPolicy, RetrainPolicy, Task
+
+MODEL = ModelSpec(
+    name="loan_approval",
+    owner="team:credit",
+    purpose="Tells applicants early how likely their mortgage application is to be approved.",
+    source=PostgresTable(
+        "loan_applications", key="application_id", changed_at="updated_at", event_time="applied_at"
+    ),
+    label="approved",
+    task=Task.BINARY,
+    slices=("male", "black", "hispan", "married"),
+    promotion=PromotionPolicy(metric="roc_auc", floor=0.65),
+    retrain=RetrainPolicy(new_rows=100),
+)

@@ -1,0 +1,15 @@
+"""student_dropout: who is likely to leave school without a diploma?"""
+
+from ml_platform.modeling.spec import ModelSpec, PostgresTable, PromotionPolicy, RetrainPolicy, Task
+
+MODEL = ModelSpec(
+    name="student_dropout",
+    owner="team:education",
+    purpose="Points counsellors to students who may leave school without a diploma, while there is time to help.",
+    source=PostgresTable("students", key="student_id", changed_at="updated_at"),
+    label="dropped_out",
+    task=Task.BINARY,
+    slices=("female", "asian", "hispan", "black"),
+    promotion=PromotionPolicy(metric="roc_auc", floor=0.6),
+    retrain=RetrainPolicy(new_rows=300),
+)
