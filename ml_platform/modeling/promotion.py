@@ -68,8 +68,8 @@ class ModelServing(Protocol):
     def answer(self, model: str, rows: Sequence[Mapping[str, Any]], colour: Colour | None) -> list[dict[str, Any]]:
         """Answers through the real endpoint: of one colour, or of whatever is live."""
 
-    def switch(self, model: str, colour: Colour, revision: int) -> Serving:
-        """Send live traffic to a colour.
+    def switch(self, model: str, colour: Colour | None, revision: int) -> Serving:
+        """Send live traffic to a colour, or to none.
 
         Raises:
             ConflictError: when the revision is no longer the current one.
@@ -108,16 +108,24 @@ def promote(  # noqa: PLR0913 - the parties of the transaction
     """
     seen = serving.observe(release.model)
     if seen.live_release != release:
-        seen = _go_live(release, bundle, golden, seen, serving, say)
-    else:
-        say(f"version {release.version} is live already, colour {seen.live}")
-    if registry.champion_version(release.model) != release.version:
-        registry.set_champion(release.model, release.version)
-        say(f"alias champion now names version {release.version}")
+        seen = _switch_over(release, bundle, golden, seen, serving, say)
+    if registry.champion_version(release.model) == release.version:
+        say(f"version {release.version} is live, colour {seen.live}, and champion")
+        return seen
+    try:
+        _prove(release, golden, serving, None)
+    except PromotionError:
+        back = seen.live.other if seen.live and seen.live.other in seen.releases else None
+        serving.switch(release.model, back, seen.revision)
+        say(f"live traffic switched back to {back or 'nothing'}")
+        raise
+    say(f"{len(golden.rows)} golden rows answered as at training time, live")
+    registry.set_champion(release.model, release.version)
+    say(f"alias champion now names version {release.version}")
     return seen
 
 
-def _go_live(  # noqa: PLR0913 - the parties of the transaction
+def _switch_over(  # noqa: PLR0913 - the parties of the transaction
     release: Release,
     bundle: Path,
     golden: Golden,
@@ -125,24 +133,15 @@ def _go_live(  # noqa: PLR0913 - the parties of the transaction
     serving: ModelServing,
     say: Callable[[str], None],
 ) -> Serving:
-    """Load, prove, switch, prove again; back to the old colour if the second proof fails."""
+    """Load the release into the idle colour, prove it there, and send live traffic to it."""
     idle = seen.live.other if seen.live else Colour.BLUE
     if seen.releases.get(idle) != release:
         seen = serving.load(release, bundle, idle, seen.revision)
     say(f"version {release.version} is loaded and healthy, colour {idle}")
     _prove(release, golden, serving, idle)
     say(f"{len(golden.rows)} golden rows answered as at training time, colour {idle}")
-    before = seen.live
     switched = serving.switch(release.model, idle, seen.revision)
-    say(f"live traffic switched from {before or 'nothing'} to {idle}")
-    try:
-        _prove(release, golden, serving, None)
-    except PromotionError:
-        if before:
-            serving.switch(release.model, before, switched.revision)
-            say(f"live traffic switched back to {before}")
-        raise
-    say(f"{len(golden.rows)} golden rows answered as at training time, live")
+    say(f"live traffic switched from {seen.live or 'nothing'} to {idle}")
     return switched
 
 
