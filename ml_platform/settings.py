@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 PREFIX = "ML_PLATFORM_"
+MAX_PORT = 65_535
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -17,9 +18,15 @@ class Settings:
     """Where everything lives. Each field is read from `ML_PLATFORM_<FIELD>`; `ml-platform env` prints them all.
 
     URLs are `postgresql://user:password@host:port/database`, one database each: MLflow and Dagster collide in one.
+    `postgres_url` is a server on which those databases may be made; without it the platform brings its own.
     """
 
     state: Path
+    postgres_url: str = ""
+    postgres_port: int = 5433
+    dagster_port: int = 3000
+    mlflow_port: int = 5000
+    serving_port: int = 8080
     source_url: str = ""
     platform_url: str = ""
     dagster_url: str = ""
@@ -32,6 +39,7 @@ class Settings:
     executor: str = "in_process"
     clock: str = ""
     dagster_page: str = ""
+    dagster_files: str = ""
 
     @property
     def datasets(self) -> str:
@@ -64,4 +72,12 @@ def load() -> Settings:
     """The settings of this process."""
     given = {f.name: os.environ[key] for f in fields(Settings) if (key := f"{PREFIX}{f.name.upper()}") in os.environ}
     state = Path(given.pop("state", "") or PROJECT / ".ml_platform").absolute()
-    return Settings(state=state, **given)
+    ports = {name: _port(name, given.pop(name)) for name in list(given) if name.endswith("_port")}
+    return Settings(state=state, **ports, **given)  # type: ignore[arg-type] - all the others are text
+
+
+def _port(name: str, text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= MAX_PORT):
+        msg = f"{PREFIX}{name.upper()} is {text!r}: give a port number from 1 to {MAX_PORT}"
+        raise SettingsError(msg)
+    return int(text)
