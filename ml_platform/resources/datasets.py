@@ -1,0 +1,155 @@
+"""The dataset door: versioned tables that readers see whole or not at all (Delta tables)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+# Old versions stay readable for ever: a registered model is reproduced from its own.
+KEEP = {
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+    "delta.enableExpiredLogCleanup": "false",
+}
+HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+WRITER = WriterProperties(compression="LZ4_RAW", max_row_group_size=131_072)
+BATCH_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """One version of a dataset: its name, its Delta version, its number of rows."""
+
+    name: str
+    version: int
+    rows: int
+
+
+class DatasetNotFoundError(LookupError):
+    """A dataset, or a version of it, that does not exist; the message names it."""
+
+
+class DatasetStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster's own way of writing it
+    """Versioned tables named `MODEL/table` under `root`: a local folder, or an object store's URL.
+
+    Every write is one atomic commit that makes one new version, and may carry `metadata`: what must become true
+    together with the rows.
+    """
+
+    root: str
+
+    def exists(self, name: str) -> bool:
+        """Whether anything was ever written under this name."""
+        return DeltaTable.is_deltatable(self._uri(name))
+
+    def latest(self, name: str) -> TableVersion | None:
+        """The newest version; None before the first."""
+        if not self.exists(name):
+            return None
+        return self._described(name, self._table(name))
+
+    def at(self, name: str, version: int) -> TableVersion:
+        """A version by its number.
+
+        Raises:
+            DatasetNotFoundError: when there is no such dataset or version.
+        """
+        return self._described(name, self._table(name, version))
+
+    def metadata(self, name: str, version: int | None = None) -> dict[str, str]:
+        """What the commit of a version (the newest when None) carried."""
+        commit = self._table(name, version).history(1)[0]
+        return {key: value for key, value in commit.items() if isinstance(value, str)}
+
+    def scan(self, name: str, version: int | None = None) -> pl.LazyFrame:
+        """The rows of a version (the newest when None), read when collected, so that columns and rows can be left out.
+
+        Raises:
+            DatasetNotFoundError: when there is no such dataset or version.
+        """
+        return pl.scan_delta(self._table(name, version))
+
+    def read(self, name: str, version: int | None = None) -> pl.DataFrame:
+        """All rows of a version (the newest when None), in no particular order."""
+        return self.scan(name, version).collect()
+
+    def batches(self, name: str, version: int | None = None, rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+        """All rows of a version in frames of about `rows` rows, so that memory does not grow with the table."""
+        yield from self.scan(name, version).collect_batches(chunk_size=rows, maintain_order=False)
+
+    def overwrite(
+        self, name: str, data: pl.DataFrame | pa.RecordBatchReader, metadata: Mapping[str, str] | None = None
+    ) -> TableVersion:
+        """A new version holding exactly these rows, with their schema; a reader is consumed batch by batch."""
+        write_deltalake(
+            self._uri(name),
+            _arrow(data),
+            mode="overwrite",
+            schema_mode="overwrite",
+            configuration=KEEP,
+            writer_properties=WRITER,
+            commit_properties=CommitProperties(custom_metadata=dict(metadata or {})),
+            post_commithook_properties=HOOKS,
+        )
+        return self._described(name, self._table(name))
+
+    def append(
+        self, name: str, data: pl.DataFrame | pa.RecordBatchReader, metadata: Mapping[str, str] | None = None
+    ) -> TableVersion:
+        """A new version with these rows added; columns that are new to the dataset are empty in the older rows."""
+        write_deltalake(
+            self._uri(name),
+            _arrow(data),
+            mode="append",
+            schema_mode="merge",
+            configuration=KEEP,
+            writer_properties=WRITER,
+            commit_properties=CommitProperties(custom_metadata=dict(metadata or {})),
+            post_commithook_properties=HOOKS,
+        )
+        return self._described(name, self._table(name))
+
+    def upsert(
+        self, at: TableVersion, data: pl.DataFrame, key: str, metadata: Mapping[str, str] | None = None
+    ) -> TableVersion:
+        """The version after `at`, with these rows in place of those with the same key, or added.
+
+        The columns must be the dataset's own. Fails when somebody else wrote after `at`.
+        """
+        table = self._table(at.name, at.version)
+        quoted = key.replace('"', '""')
+        merger = table.merge(
+            _arrow(data),
+            predicate=f'stored."{quoted}" = pulled."{quoted}"',
+            source_alias="pulled",
+            target_alias="stored",
+            writer_properties=WRITER,
+            commit_properties=CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0),
+            post_commithook_properties=HOOKS,
+        )
+        merger.when_matched_update_all().when_not_matched_insert_all().execute()
+        return self._described(at.name, table)
+
+    def _uri(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def _table(self, name: str, version: int | None = None) -> DeltaTable:
+        try:
+            return DeltaTable(self._uri(name), version=version)
+        except TableNotFoundError:
+            msg = f"dataset {name} has nothing in it yet: materialise the room that writes it"
+            raise DatasetNotFoundError(msg) from None
+
+    @staticmethod
+    def _described(name: str, table: DeltaTable) -> TableVersion:
+        return TableVersion(name=name, version=table.version(), rows=table.count())
+
+
+def _arrow(data: pl.DataFrame | pa.RecordBatchReader) -> pa.RecordBatchReader | pa.Table:
+    if isinstance(data, pl.DataFrame):
+        return data.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return data
