@@ -266,7 +266,7 @@ class ForkRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         if run.status == DagsterRunStatus.CANCELING:
             self._instance.report_run_canceled(run, "The run was terminated.")
             return
-        how = "is gone" if exit_code is None else f"ended with {_in_words(exit_code)} before the run was over"
+        how = "is gone" if exit_code is None else f"ended with {processes.in_words(exit_code)} before the run was over"
         debug = self.get_run_worker_debug_info(run)
         message = f"The run's worker (pid: {worker.pid}) {how}."
         self._instance.report_run_failed(run, f"{message}\n{debug}" if debug else message)
@@ -280,14 +280,6 @@ class ForkRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         out, err = (Path(manager.get_captured_local_path(key, kind)) for kind in ("out", "err"))
         out.parent.mkdir(parents=True, exist_ok=True)
         return out, err
-
-
-def _in_words(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exit code {exit_code}"
-    with suppress(ValueError):
-        return f"exit code {exit_code} ({signal.Signals(-exit_code).name})"
-    return f"exit code {exit_code}"
 
 
 def _tail(path: Path) -> str:

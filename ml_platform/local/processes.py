@@ -119,3 +119,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def in_words(exit_code: int) -> str:
+    """An exit code as people know it: with the name of the signal, where it was one."""
+    with suppress(ValueError):
+        if exit_code < 0:
+            return f"exit code {exit_code} ({signal.Signals(-exit_code).name})"
+    return f"exit code {exit_code}"

@@ -1,0 +1,193 @@
+"""The command line: `ml-platform up` runs everything on this machine, the other commands talk to what runs."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from ml_platform import settings
+from ml_platform.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from ml_platform.local.runs import DagsterPage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+PORTS = {"dagster": "Dagster's page", "mlflow": "MLflow", "serving": "the model server", "postgres": "PostgreSQL"}
+
+
+def clearly(command: Callable[P, R]) -> Callable[P, R]:
+    """What a user can put right is one line on stderr, not a traceback."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from ml_platform.local.processes import PlatformError  # noqa: PLC0415 - `--help` needs none of it
+
+        try:
+            return command(*args, **kwargs)
+        except (PlatformError, SettingsError) as error:
+            raise click.ClickException(str(error)) from None
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--state", type=click.Path(path_type=Path), help="Where everything is kept [.ml_platform in the clone].")
+@click.pass_context
+def main(context: click.Context, state: Path | None) -> None:
+    """One machine, the whole life of tabular models: from a PostgreSQL table to live traffic.
+
+    Start with `ml-platform up` (or `make run`); the other commands are typed beside it, in a second terminal.
+    """
+    if state:
+        os.environ[f"{settings.PREFIX}STATE"] = str(state.absolute())
+    context.ensure_object(dict)
+
+
+def _with_ports(command: Callable[..., None]) -> Callable[..., None]:
+    for name, what in PORTS.items():
+        option = click.option(f"--{name}-port", type=click.IntRange(1, settings.MAX_PORT), help=f"Port of {what}.")
+        command = option(command)
+    return command
+
+
+@main.command()
+@_with_ports
+@clearly
+def up(**ports: int | None) -> None:
+    """Run the platform until Ctrl-C; the next `up` continues where it stopped."""
+    from ml_platform.local import platform  # noqa: PLC0415 - only this command needs it
+
+    here = settings.load()
+    given = {name: port for name, port in ports.items() if port}
+    platform.up(replace(here, **given) if given else here, click.echo)  # type: ignore[arg-type] - ports are numbers
+
+
+@main.command()
+@clearly
+def env() -> None:
+    """Print the running platform's settings for a shell: `eval "$(ml-platform env)"`, then `dagster dev`."""
+    for name, value in _published().items():
+        if value:
+            click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--as-of", type=click.DateTime(["%Y-%m-%d"]), help="Train on the data of a past day; never promotes.")
+@click.option("--full-sync", is_flag=True, help="Pull the whole table again, and find rows deleted at the source.")
+@click.option("--wait/--no-wait", default=True, help="Tell what happens until the run is over.", show_default=True)
+@clearly
+def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> None:
+    """Take MODEL from its table to live traffic once more."""
+    from ml_platform.local.runs import AS_OF, FULL_SYNC  # noqa: PLC0415 - `--help` needs none of it
+
+    tags = {AS_OF: f"{as_of:%Y-%m-%d}"} if as_of else {}
+    if full_sync:
+        tags[FULL_SYNC] = "yes"
+    page = _page()
+    run_id = page.submit_refresh(model, tags)
+    click.echo(f"{model}: queued, {_running().dagster_page}/runs/{run_id}")
+    if wait:
+        for event in page.follow(run_id):
+            click.echo(str(event))
+        if page.run(run_id).status != "SUCCESS":
+            sys.exit(1)
+
+
+@main.command()
+@clearly
+def status() -> None:
+    """Show what is live and what is under way."""
+    import httpx  # noqa: PLC0415 - `--help` needs none of it
+
+    from ml_platform.local.runs import UNDER_WAY, WAITING  # noqa: PLC0415 - as above
+
+    here = _running()
+    click.echo(f"Dagster {here.dagster_page}\nMLflow {here.mlflow_url}\nModel server {here.serving_url}")
+    live = httpx.get(f"{here.serving_url}/models", timeout=10, trust_env=False).json()["models"]
+    for model in live:
+        click.echo(f"{model['name']}: version {model['version']} is live ({model['colour']})")
+    for run in _page().runs(statuses=[*WAITING, *UNDER_WAY]):
+        click.echo(f"{', '.join(run.models) or run.job}: {run.job} {run.status.lower()}")
+
+
+@main.command()
+@click.argument("statement", required=False)
+@clearly
+def sql(statement: str | None) -> None:
+    """Run STATEMENT in the source database, or open a prompt there."""
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - only this command needs it
+
+    from ml_platform.local.postgres import binaries  # noqa: PLC0415 - as above
+
+    url = urlsplit(_running().source_url)
+    # The password goes through the environment: command lines are for everybody to read.
+    os.environ |= {
+        "PGHOST": url.hostname or "",
+        "PGPORT": str(url.port or 5432),
+        "PGUSER": unquote(url.username or ""),
+        "PGPASSWORD": unquote(url.password or ""),
+        "PGDATABASE": url.path.lstrip("/"),
+    }
+    command = [str(binaries() / "psql"), "--set", "ON_ERROR_STOP=1", *(["--command", statement] if statement else [])]
+    os.execv(command[0], command)  # noqa: S606 - becomes psql, so that its prompt and its exit code are the user's
+
+
+@main.command()
+@click.argument("model")
+@click.argument("row", required=False)
+@clearly
+def predict(model: str, row: str | None) -> None:
+    """Ask the live MODEL about ROW, a JSON object; without one, about an example."""
+    import httpx  # noqa: PLC0415 - `--help` needs none of it
+
+    url = f"{_running().serving_url}/models/{model}"
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        if row is None:
+            details = client.get(url)
+            rows = [details.json()["example"]] if details.is_success else [{}]
+        else:
+            rows = [_json(row)]
+        answer = client.post(f"{url}/predict", json={"rows": rows})
+    click.echo(json.dumps(answer.json(), indent=2))
+    if not answer.is_success:
+        sys.exit(1)
+
+
+def _json(text: str) -> dict[str, object]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        msg = f"that is not JSON ({error}): give an object such as '{{\"income\": 5}}'"
+        raise click.ClickException(msg) from None
+    if not isinstance(row, dict):
+        msg = "give one JSON object, with a name for each value"
+        raise click.ClickException(msg)
+    return row
+
+
+def _published() -> dict[str, str]:
+    from ml_platform.local import state  # noqa: PLC0415 - `--help` needs none of it
+
+    return state.published(settings.load().state)
+
+
+def _running() -> Settings:
+    """The settings of the running platform."""
+    os.environ |= _published()
+    return settings.load()
+
+
+def _page() -> "DagsterPage":
+    from ml_platform.local.runs import DagsterPage  # noqa: PLC0415 - `--help` needs none of it
+
+    return DagsterPage(_running().dagster_page)

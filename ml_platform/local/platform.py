@@ -1,0 +1,252 @@
+"""The whole platform on one machine: started in order, kept alive, told about in plain words, stopped without loss."""
+
+import json
+import shlex
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import psutil
+
+from ml_platform.local import services, state
+from ml_platform.local.postgres import EmbeddedPostgres, create_databases
+from ml_platform.local.processes import PlatformError
+from ml_platform.local.runs import DagsterPage
+from ml_platform.local.services import DATABASES, HOST, Service
+from ml_platform.local.supervisor import Supervisor
+from ml_platform.local.watching import Watch
+from ml_platform.settings import PREFIX, PROJECT, Settings
+
+LAST_TO_STOP = ("dagster page", "code server", "model server", "mlflow")
+LOOK_SECONDS = 1.0
+TERMINATE_SECONDS = 30.0
+
+
+def up(asked: Settings, say: Callable[[str], None]) -> None:
+    """The platform has run until it was asked to stop.
+
+    Raises:
+        PlatformError: when something stands in the way; the message is one line with the remedy.
+    """
+    state.prepare(asked.state)
+    with state.exclusive(asked.state):
+        Platform(asked, say).run()
+
+
+@dataclass
+class Platform:
+    """One platform, from its first process to its last."""
+
+    asked: Settings
+    say: Callable[[str], None]
+    _here: Settings = field(init=False)
+    _postgres: EmbeddedPostgres | None = None
+    _supervisor: Supervisor = field(init=False)
+    _watch: Watch = field(init=False)
+    _doors: Path = field(init=False)
+    _stopping: bool = False
+
+    def run(self) -> None:
+        """It has run until Ctrl-C or SIGTERM, or until something failed for good; everything it started has ended."""
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(sig, self._interrupted)
+        self._supervisor = Supervisor(self.asked.state, {}, self.say)
+        self._doors = Path(tempfile.mkdtemp(prefix="ml-platform-"))
+        try:
+            self._start()
+            self._materialize_what_is_missing()
+            self._say_where()
+            while True:
+                self._live()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._stopping = True
+            self._stop()
+            shutil.rmtree(self._doors, ignore_errors=True)
+
+    def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
+        """The first signal stops the platform; the next one stops it faster."""
+        if self._stopping:
+            self._supervisor.hurry.set()
+        else:
+            self._stopping = True
+            raise KeyboardInterrupt
+
+    # Starting
+
+    def _start(self) -> None:
+        """Everything answers; predictions first, since they need the least."""
+        if self._supervisor.end_leftovers():
+            self.say("Ended what an earlier platform had left running.")
+        self._refuse_busy_ports()
+        self._here = services.complete(self.asked, self._start_postgres())
+        self._supervisor.environment = services.environment(self._here)
+        self._start_services()
+        page = DagsterPage(self._here.dagster_page)
+        self._wait_for_definitions(page)
+        self._watch = Watch(page, self.say)
+        state.publish(self._here.state, self._here.as_environment() | {"DAGSTER_HOME": str(PROJECT)})
+
+    def _refuse_busy_ports(self) -> None:
+        ports = {"dagster": self.asked.dagster_port, "mlflow": self.asked.mlflow_port, "serving": self.asked.serving_port}
+        if not self.asked.postgres_url:
+            ports["postgres"] = self.asked.postgres_port
+        for name, port in ports.items():
+            refuse_busy_port(name, port)
+
+    def _start_postgres(self) -> str:
+        """The address of a PostgreSQL server that has our databases."""
+        if self.asked.postgres_url:
+            create_databases(self.asked.postgres_url, DATABASES)
+            return self.asked.postgres_url
+        self.say("Starting PostgreSQL.")
+        self._postgres = EmbeddedPostgres(self.asked.state, self.asked.postgres_port)
+        self._postgres.start()
+        self._postgres.create_databases(DATABASES)
+        return self._postgres.url("postgres")
+
+    def _start_services(self) -> None:
+        here, door = self._here, self._doors / "code.sock"
+        workspace = services.write_workspace(here, door)
+        self.say("Starting the model server, MLflow and Dagster.")
+        first = (services.model_server(here), services.tracking_server(here), services.code_server(door))
+        for service in first:
+            self._supervisor.start(service)
+        self._load_demo_company()
+        self._supervisor.wait_until_ready(["model server", "code server"])
+        then: tuple[Service, ...] = (services.dagster_page(here, workspace), services.dagster_daemon(workspace))
+        for service in then:
+            self._supervisor.start(service)
+        self._supervisor.wait_until_ready(["mlflow", "dagster page", "dagster daemon"])
+
+    def _load_demo_company(self) -> None:
+        """The demo company has its tables. A database of the user's own is left alone."""
+        if self.asked.source_url:
+            return
+        from ml_platform.local import company  # noqa: PLC0415 - brings pandas and the data
+
+        for table, rows in company.load(self._here.source_url, datetime.now(UTC)).items():
+            self.say(f"  loaded the demo table {table}: {rows:,} rows")
+
+    def _wait_for_definitions(self, page: DagsterPage) -> None:
+        while (error := page.load_error()) is None:
+            self._supervisor.check()
+            time.sleep(0.2)
+        if error:
+            msg = f"Dagster cannot load ml_platform.definitions: {error}"
+            raise PlatformError(msg)
+
+    # Running
+
+    def _materialize_what_is_missing(self) -> None:
+        """Every model of the catalogue has been refreshed unless it is live already."""
+        missing = sorted({path[0] for path in self._watch.page.refreshable()} - set(self._live_models()))
+        if not missing:
+            self._watch.forget_the_past()
+            return
+        self.say(f"Not live yet: {', '.join(missing)}. Taking them from the table to live traffic.")
+        refreshing = self._watch.already_refreshing()
+        runs = [refreshing.get(model) or self._watch.page.submit_refresh(model, {}) for model in missing]
+        while not self._watch.are_over(runs):
+            self._live()
+
+    def _live(self) -> None:
+        """A moment has passed: dead services were restarted, and what happened was told."""
+        self._supervisor.check()
+        if self._postgres and not self._postgres.is_running():
+            msg = f"PostgreSQL ended unexpectedly; its log is {self._postgres.log}: start again with `make run`"
+            raise PlatformError(msg)
+        with suppress(PlatformError):  # The page is being restarted: look again in a moment.
+            self._watch.look()
+        time.sleep(LOOK_SECONDS)
+
+    def _live_models(self) -> dict[str, dict[str, Any]]:
+        answer = httpx.get(f"{self._here.serving_url}/models", timeout=10, trust_env=False).json()
+        return {model["name"]: model for model in answer["models"]}
+
+    def _say_where(self) -> None:
+        """The user knows where to look and what to type."""
+        here = self._here
+        self.say("")
+        self.say(f"Dagster, the asset graph  {here.dagster_page}/asset-groups/")
+        self.say(f"MLflow, the experiments   {here.mlflow_url}")
+        self.say(f"Model server              {here.serving_url}/models")
+        self.say("")
+        live = self._live_models()
+        for name in live:
+            self.say(curl(here.serving_url, name))
+        if not live:
+            self.say("No model is live yet; Dagster's page says why.")
+        self.say("")
+        self.say('Change data:  ml-platform sql "UPDATE ..."   Refresh:  ml-platform refresh MODEL   Stop:  Ctrl-C')
+        self.say("")
+
+    # Stopping
+
+    def _stop(self) -> None:
+        """Everything that was started has ended, in the order in which nothing is lost; told as it goes."""
+        self.say("\nStopping. Ctrl-C again to stop at once.")
+        state.withdraw(self.asked.state)
+        # Without the daemon nothing leaves the queue: what waits there now goes on at the next start.
+        self._supervisor.stop("dagster daemon")
+        self._terminate_runs()
+        self._supervisor.stop_all(LAST_TO_STOP)
+        if self._postgres:
+            self._postgres.stop(seconds=5 if self._supervisor.hurry.is_set() else 30)
+        self.say("Stopped. Everything is kept; `make run` continues.")
+
+    def _terminate_runs(self) -> None:
+        """No run is under way: each has become CANCELED and released what it held."""
+        watch = getattr(self, "_watch", None)
+        deadline = time.monotonic() + TERMINATE_SECONDS
+        with suppress(PlatformError):
+            while watch and (runs := watch.under_way()) and time.monotonic() < deadline:
+                if self._supervisor.hurry.is_set():
+                    return
+                self.say(f"  ending {len(runs)} run{'s'[: len(runs) > 1]}; the next `make run` takes them up again")
+                watch.page.terminate(runs)
+                while set(watch.under_way()) & set(runs) and time.monotonic() < deadline:
+                    time.sleep(0.3)
+
+
+def refuse_busy_port(name: str, port: int) -> None:
+    """The port is free.
+
+    Raises:
+        PlatformError: when somebody listens on it; the message names the holder, where it may be known, and the option.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            option = f"--{name}-port NUMBER or {PREFIX}{name.upper()}_PORT"
+            msg = f"port {port} is not free ({error.strerror}{_holder(port)}): stop what uses it, or choose with {option}"
+            raise PlatformError(msg) from None
+
+
+def _holder(port: int) -> str:
+    """Who listens on the port, as far as this user may know."""
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f", held by {psutil.Process(connection.pid).name()} with process id {connection.pid}"
+    return ""
+
+
+def curl(serving_url: str, model: str) -> str:
+    """A command that asks the live model about a real row."""
+    example = httpx.get(f"{serving_url}/models/{model}", timeout=10, trust_env=False).json()["example"]
+    body = shlex.quote(json.dumps({"rows": [example]}))
+    return f"curl -s {serving_url}/models/{model}/predict -H 'content-type: application/json' -d {body}"
