@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +164,18 @@ def load(folder: Path, digest: str) -> Predictor:
         manifest=manifest,
         features=FeatureSet.from_source((folder / "features.py").read_text(), kinds),
         pipeline=trust.load((folder / "model.skops").read_bytes()),
-        golden=msgspec.json.decode((folder / "golden.json").read_bytes(), type=Golden),
+        golden=read_golden(folder, digest),
     )
+
+
+def read_golden(folder: Path, digest: str) -> Golden:
+    """The golden rows of a bundle, without loading its model.
+
+    Raises:
+        BundleError: when the bundle is not what its hash says.
+    """
+    check(folder, digest)
+    return msgspec.json.decode((folder / "golden.json").read_bytes(), type=Golden)
 
 
 def rows_of(columns: Mapping[str, Column], fields: Sequence[Field], picked: Sequence[int]) -> tuple[dict[str, Any], ...]:
@@ -207,9 +218,19 @@ def _write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
     """All files or none: a folder under its final name is complete."""
     if folder.exists():
         return
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
     for name, data in files.items():
         (unfinished / name).write_bytes(data)
-    unfinished.rename(folder)
+    place(unfinished, folder)
+
+
+def place(complete: Path, folder: Path) -> None:
+    """Give a complete bundle its final name; if somebody was faster, theirs is the same."""
+    complete.chmod(0o755)
+    try:
+        complete.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(complete)

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -65,11 +66,10 @@ def as_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def as_markdown(figures: Mapping[str, Figure]) -> str:
-    """The pictures inline, as Dagster's page shows them."""
+def files_as_markdown(files: Sequence[Path]) -> str:
+    """PNG files inline, as Dagster's page shows them."""
     return "\n\n".join(
-        f"![{name}](data:image/png;base64,{base64.b64encode(as_png(figure)).decode()})"
-        for name, figure in figures.items()
+        f"![{file.stem}](data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()})" for file in files
     )
 
 

@@ -1,33 +1,53 @@
-"""Splitting: which rows train and which are held out, so that a row never changes sides while it matters."""
+"""Splitting: which rows train and which are held out, so that no model is scored on rows it was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
+from ml_platform.modeling.spec import ModelSpec
+
 BUCKETS = 10_000
 
 
-def held_out_by_key(keys: pl.Series, share: float) -> NDArray[np.bool_]:
-    """True for the rows held out; decided by the key alone, so a row keeps its side for ever.
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which rows a model was not trained on: the newest by event time, or a share of the keys.
 
-    Args:
-        keys: n keys, whole numbers or text.
-        share: share of rows to hold out, between 0 and 1.
+    Exactly one of `cutoff` (rows after it are held out) and `share` (of the keys, between 0 and 1) is given.
     """
-    text = keys.cast(pl.String).to_numpy().astype(object)
-    return (hash_array(text, categorize=False) % BUCKETS) < round(share * BUCKETS)
+
+    column: str
+    cutoff: datetime | None = None
+    share: float | None = None
 
 
-def held_out_by_time(times: pl.Series, share: float, not_before: object = None) -> NDArray[np.bool_]:
-    """True for the newest rows; never a row older than what an earlier model was already trained on.
+def choose(spec: ModelSpec, rows: pl.DataFrame) -> Split:
+    """The split for a model that is about to be trained on `rows`."""
+    share = spec.promotion.holdout
+    time = spec.source.event_time
+    if time is None:
+        return Split(column=spec.source.key, share=share)
+    cutoff = rows[time].quantile(1 - share, interpolation="nearest")
+    if not isinstance(cutoff, datetime):
+        msg = f"model {spec.name!r}: event time {time!r} is missing in every row; remove event_time from the spec"
+        raise ValueError(msg)  # noqa: TRY004 - the value is missing, not of a wrong type
+    return Split(column=time, cutoff=cutoff)
 
-    Args:
-        times: n event times without nulls.
-        share: share of rows to hold out, between 0 and 1.
-        not_before: the cutoff of the model in production, if any: the holdout never reaches back beyond it.
-    """
-    cutoff = times.quantile(1 - share, interpolation="nearest")
-    if not_before is not None:
-        cutoff = max(cutoff, not_before)  # type: ignore[type-var]
-    return (times > cutoff).to_numpy()
+
+def held_out(rows: pl.DataFrame, splits: Sequence[Split]) -> NDArray[np.bool_]:
+    """True for the rows that every one of the models held out: the only ones they can be compared on."""
+    masks = [_held_out(rows[split.column], split) for split in splits]
+    return np.logical_and.reduce(masks)
+
+
+def _held_out(values: pl.Series, split: Split) -> NDArray[np.bool_]:
+    if split.cutoff is not None:
+        return (values > split.cutoff).fill_null(value=False).to_numpy()
+    text = values.cast(pl.String).to_numpy().astype(object)
+    buckets = hash_array(text, categorize=False) % BUCKETS
+    return np.asarray(buckets < round((split.share or 0.0) * BUCKETS))

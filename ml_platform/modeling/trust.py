@@ -8,6 +8,8 @@ from typing import Any
 import skops.io
 
 ALLOWED = (
+    "builtins.object",
+    "sklearn.compose._column_transformer.make_column_selector",
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn._loss._loss.CyHalfBinomialLoss",

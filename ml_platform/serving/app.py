@@ -92,9 +92,9 @@ class Server:
             case "GET", ["models", name]:
                 return self._details(name)
             case "POST", ["models", name, "predict"]:
-                return await self._predict(name, None, await _read(receive))
+                return await self._predict(name, None, await _read(receive), logged=not self._has_token(scope))
             case "POST", ["models", name, "colours", colour, "predict"]:
-                return await self._predict(name, _colour(colour), await _read(receive))
+                return await self._predict(name, _colour(colour), await _read(receive), logged=False)
             case method, ["admin", "models", *rest]:
                 self._check_token(scope)
                 return await self._change(method, rest, receive)
@@ -118,7 +118,7 @@ class Server:
             "example": predictor.golden.rows[0],
         }
 
-    async def _predict(self, name: str, colour: Colour | None, body: bytes) -> dict[str, Any]:
+    async def _predict(self, name: str, colour: Colour | None, body: bytes, *, logged: bool) -> dict[str, Any]:
         started = time.perf_counter()
         request = _decode(body, PredictRequest)
         if not 0 < len(request.rows) <= MAX_ROWS:
@@ -134,7 +134,7 @@ class Server:
         except BadRowsError as error:
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), problems=error.problems[:100]) from error
         request_id = uuid4()
-        if colour is None:
+        if logged:
             self.log.add(
                 Answered(
                     request_id=request_id,
@@ -156,9 +156,12 @@ class Server:
             "predictions": answers,
         }
 
+    def _has_token(self, scope: Scope) -> bool:
+        given: bytes = dict(scope["headers"]).get(b"authorization", b"")
+        return bool(self.token) and hmac.compare_digest(given, f"Bearer {self.token}".encode())
+
     def _check_token(self, scope: Scope) -> None:
-        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        if not self.token or not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+        if not self._has_token(scope):
             raise Refusal(HTTPStatus.UNAUTHORIZED, "changes need the token: Authorization: Bearer ...")
 
     async def _change(self, method: str, rest: list[str], receive: Receive) -> object:

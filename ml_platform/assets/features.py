@@ -1,0 +1,99 @@
+"""Room 3, features: the model's column functions applied to every row, by the code that serving runs."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from ml_platform.assets.raw_data import as_markdown
+from ml_platform.assets.room import as_table, key, room
+from ml_platform.modeling import leakage
+from ml_platform.modeling.spec import ModelSpec
+from ml_platform.modeling.training import ModelCode, known
+from ml_platform.modeling.validation import as_columns
+from ml_platform.resources.datasets import DatasetStore
+from ml_platform.resources.products import Features, ValidatedData
+
+LABEL = "label"
+MOST_NULLS = 0.95
+PREVIEW_ROWS = 5
+
+
+def build(spec: ModelSpec) -> dg.AssetsDefinition:
+    """The room for one model."""
+    table = f"{spec.name}/features"
+    asset_key = key(spec, "features")
+
+    @dg.asset(
+        **room(
+            spec,
+            "features",
+            "Key, label and features of every validated row. The functions in features.py run here on all rows and in "
+            "the model server on one.",
+            "numpy",
+            "deltalake",
+        ),
+        ins={"validated_data": dg.AssetIn(key=key(spec, "validated_data"))},
+        check_specs=[
+            dg.AssetCheckSpec("leakage", asset=asset_key, blocking=True, description="No feature knows the answer"),
+            dg.AssetCheckSpec("nulls", asset=asset_key, blocking=True, description="No feature is almost always missing"),
+        ],
+    )
+    def features(validated_data: ValidatedData, datasets: DatasetStore) -> Iterator[dg.MaterializeResult[Features]]:
+        code = ModelCode.of(spec)
+        rows = datasets.read(validated_data.table.name, validated_data.table.version)
+        computed = code.features.compute(as_columns(rows, code.inputs))
+        label = code.label(rows)
+        beside = [spec.source.key, *([spec.source.event_time] if spec.source.event_time else [])]
+        frame = rows.select(beside).with_columns(
+            pl.Series(LABEL, label, nan_to_null=True),
+            *(pl.Series(f"feature_{name}", values, nan_to_null=True) for name, values in computed.items()),
+        )
+        written = datasets.overwrite(table, frame)
+        strengths = leakage.strengths(computed, label, spec.task)
+        nulls = leakage.null_shares(computed)
+        docs = {f.name: {"kind": f.kind.value, "what": f.description or "column as it is"} for f in code.features.features}
+        yield dg.MaterializeResult(
+            value=Features(table=written, validated=validated_data.table, as_of=validated_data.as_of),
+            metadata={
+                "dagster/row_count": dg.MetadataValue.int(len(frame)),
+                "dagster/column_schema": dg.MetadataValue.table_schema(
+                    dg.TableSchema([dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
+                ),
+                "rows_labelled": dg.MetadataValue.int(int(known(label).sum())),
+                "features": as_table(docs, "feature"),
+                "preview": dg.MetadataValue.md(as_markdown(frame.head(PREVIEW_ROWS))),
+                "table_version": dg.MetadataValue.int(written.version),
+            },
+            check_results=[_leakage_check(spec, code, strengths), _nulls_check(nulls)],
+        )
+
+    return features
+
+
+def _leakage_check(spec: ModelSpec, code: ModelCode, strengths: dict[str, float]) -> dg.AssetCheckResult:
+    certain = [name for name, strength in strengths.items() if strength >= leakage.ALMOST_CERTAIN]
+    protected = sorted(set(spec.slices) & set(code.features.columns))
+    strongest = max(strengths, key=strengths.__getitem__)
+    return dg.AssetCheckResult(
+        check_name="leakage",
+        passed=not certain and not protected,
+        metadata={
+            "almost_certain": ", ".join(certain) or "none",
+            "protected_columns_used": ", ".join(protected) or "none",
+            "strongest": strongest,
+            "strongest_strength": strengths[strongest],
+        },
+    )
+
+
+def _nulls_check(nulls: dict[str, float]) -> dg.AssetCheckResult:
+    empty = {name: share for name, share in nulls.items() if share > MOST_NULLS}
+    return dg.AssetCheckResult(
+        check_name="nulls",
+        passed=not empty,
+        metadata={
+            "almost_always_missing": ", ".join(empty) or "none",
+            "shares": as_table({name: {"missing": share} for name, share in nulls.items() if share > 0}, "feature"),
+        },
+    )

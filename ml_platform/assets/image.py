@@ -1,0 +1,46 @@
+"""Room 7, image: what will be deployed, addressed by its content; on one machine the bundle itself."""
+
+import dagster as dg
+
+from ml_platform.assets.room import key, patiently, room
+from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.bundles import BundleStore
+from ml_platform.resources.products import Image, RegisteredModel
+from ml_platform.resources.tracking import ExperimentTracking
+
+
+def build(spec: ModelSpec) -> dg.AssetsDefinition:
+    """The room for one model."""
+
+    @dg.asset(
+        **room(
+            spec,
+            "image",
+            "The bundle of the registered version, checked byte for byte, in the store that serving reads. Its hash "
+            "covers what decides answers; name, version and run stand beside it.",
+            "python",
+        ),
+        ins={"registered_model": dg.AssetIn(key=key(spec, "registered_model"))},
+    )
+    def image(
+        context: dg.AssetExecutionContext,
+        registered_model: RegisteredModel,
+        bundles: BundleStore,
+        tracking: ExperimentTracking,
+    ) -> dg.MaterializeResult[Image]:
+        release = registered_model.release
+        with patiently(context):
+            folder = tracking.fetch_bundle(release.run_id, bundles.path, release.digest)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        return dg.MaterializeResult(
+            value=Image(release=release),
+            metadata={
+                "digest": release.digest,
+                "version": int(release.version),
+                "size_kib": dg.MetadataValue.float(size / 1024),
+                "folder": dg.MetadataValue.path(str(folder)),
+            },
+            data_version=dg.DataVersion(release.digest),
+        )
+
+    return image

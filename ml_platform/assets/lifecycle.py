@@ -1,0 +1,36 @@
+"""The lifecycle: the rooms of a model in their order."""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from ml_platform.assets import (
+    deployment,
+    drift_report,
+    evaluation,
+    features,
+    image,
+    raw_data,
+    registered_model,
+    trained_model,
+    validated_data,
+)
+from ml_platform.modeling.spec import ModelSpec
+
+CORRIDOR: dict[str, Callable[[ModelSpec], dg.AssetsDefinition]] = {
+    "raw_data": raw_data.build,
+    "validated_data": validated_data.build,
+    "features": features.build,
+    "trained_model": trained_model.build,
+    "evaluation": evaluation.build,
+    "registered_model": registered_model.build,
+    "image": image.build,
+    "deployment": deployment.build,
+}
+ROOMS = tuple(CORRIDOR)
+
+
+def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Every asset of one model: the corridor, and beside it what was served and how it drifts."""
+    corridor = [build(spec) for build in CORRIDOR.values()]
+    return [*corridor, drift_report.predictions(spec), drift_report.build(spec)]

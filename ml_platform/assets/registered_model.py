@@ -1,0 +1,54 @@
+"""Room 6, registered_model: a winner gets a version in MLflow's registry; a loser ends here, and the run is green."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ml_platform.assets.room import key, patiently, room
+from ml_platform.modeling.promotion import Release
+from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.products import Evaluation, RegisteredModel
+from ml_platform.resources.tracking import DATA_VERSION, REVISION, ExperimentTracking
+
+
+def build(spec: ModelSpec) -> dg.AssetsDefinition:
+    """The room for one model."""
+
+    @dg.asset(
+        **room(
+            spec,
+            "registered_model",
+            "The winner as a version of the registered model, alias `challenger`. Skipped, with everything after it, "
+            "when the champion stays.",
+            "mlflow",
+        ),
+        ins={"evaluation": dg.AssetIn(key=key(spec, "evaluation"))},
+        output_required=False,
+    )
+    def registered_model(
+        context: dg.AssetExecutionContext, evaluation: Evaluation, tracking: ExperimentTracking
+    ) -> Iterator[dg.MaterializeResult[RegisteredModel]]:
+        if not evaluation.won:
+            context.log.info(f"nothing to register: {evaluation.reason}")
+            return
+        with patiently(context):
+            version = tracking.register(spec.name, evaluation.run_id, evaluation.reason, spec.purpose)
+        release = Release(
+            model=spec.name,
+            version=version.version,
+            digest=version.digest,
+            run_id=version.run_id,
+            data_version=version.tags[DATA_VERSION],
+            code_revision=version.tags[REVISION],
+        )
+        yield dg.MaterializeResult(
+            value=RegisteredModel(release=release),
+            metadata={
+                "version": int(version.version),
+                "registered_version": dg.MetadataValue.url(tracking.version_link(spec.name, version.version)),
+                "bundle": version.digest,
+                "why": evaluation.reason,
+            },
+        )
+
+    return registered_model

@@ -1,0 +1,35 @@
+"""Jobs: one to refresh, one to sync in full, one to look for drift; shared by all models."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from ml_platform.assets.lifecycle import ROOMS
+from ml_platform.assets.room import FULL_SYNC
+from ml_platform.modeling.spec import ModelSpec
+
+REFRESH, SYNC, DRIFT = "refresh", "full_sync", "drift"
+
+
+def refresh_keys(spec: ModelSpec) -> list[dg.AssetKey]:
+    """The corridor of a model."""
+    return [dg.AssetKey([spec.name, name]) for name in ROOMS]
+
+
+def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs, each over the rooms of every model; a run names the model by its selection."""
+
+    def each(*names: str) -> dg.AssetSelection:
+        return dg.AssetSelection.assets(*[dg.AssetKey([spec.name, name]) for spec in models for name in names])
+
+    return [
+        dg.define_asset_job(REFRESH, each(*ROOMS), description="From the source table to live traffic, one model a run"),
+        dg.define_asset_job(
+            SYNC,
+            each("raw_data"),
+            description="Pull the whole source table again and find the rows that were deleted there",
+            tags={FULL_SYNC: "yes"},
+        ),
+        dg.define_asset_job(DRIFT, each("drift_report"), description="Compare served requests with the training data"),
+    ]

@@ -1,0 +1,101 @@
+"""Sensors: new rows and drift start a refresh; MLflow runs get the ending of their Dagster runs."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from ml_platform.assets.drift_report import DRIFTED
+from ml_platform.assets.raw_data import CURSOR, WATERMARK
+from ml_platform.automation.jobs import REFRESH, refresh_keys
+from ml_platform.modeling.ingestion import Cursor
+from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.source import SourceDatabase
+from ml_platform.resources.tracking import ExperimentTracking
+from ml_platform.resources.unavailable import UnavailableError
+
+TRIGGER = "ml_platform/trigger"
+LOOK_EVERY_S = 30
+SETTLE_EVERY_S = 10
+
+
+def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Starts a refresh when enough rows are new or changed since the last pull."""
+    raw_data = dg.AssetKey([spec.name, "raw_data"])
+
+    @dg.sensor(
+        name=f"{spec.name}_new_data",
+        job_name=REFRESH,
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=status,
+        description=f"Refreshes {spec.name} when {spec.retrain.new_rows} rows of {spec.source.table} are new or changed",
+    )
+    def new_data(context: dg.SensorEvaluationContext, source: SourceDatabase) -> dg.RunRequest | dg.SkipReason:
+        pulled = context.instance.get_latest_materialization_event(raw_data)
+        if pulled is None or pulled.asset_materialization is None:
+            return dg.SkipReason("never pulled; the first refresh is a person's or the schedule's")
+        metadata = pulled.asset_materialization.metadata
+        if CURSOR not in metadata:
+            return dg.SkipReason("the last run was for a past moment; the next refresh is a person's or the schedule's")
+        since, after = Cursor.loads(str(metadata[CURSOR].value)), _moment(metadata.get(WATERMARK))
+        try:
+            rows = source.count_changed(spec.source, since, after, spec.retrain.new_rows)
+        except UnavailableError as error:
+            return dg.SkipReason(str(error))
+        if rows < spec.retrain.new_rows:
+            return dg.SkipReason(f"{rows} of {spec.retrain.new_rows} rows are new or changed")
+        return dg.RunRequest(
+            run_key=f"{spec.name} after pull {pulled.storage_id}",
+            asset_selection=refresh_keys(spec),
+            tags={TRIGGER: f"new data: {rows} rows or more"},
+        )
+
+    return new_data
+
+
+def drift_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Starts a refresh when the newest drift report says that the requests drifted."""
+    report = dg.AssetKey([spec.name, "drift_report"])
+
+    @dg.sensor(
+        name=f"{spec.name}_drift",
+        job_name=REFRESH,
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=status,
+        description=f"Refreshes {spec.name} when its served requests drifted from its training data",
+    )
+    def drifted(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        newest = context.instance.get_latest_materialization_event(report)
+        if newest is None or newest.asset_materialization is None:
+            return dg.SkipReason("no drift report yet")
+        if not newest.asset_materialization.metadata[DRIFTED].value:
+            return dg.SkipReason("the newest drift report shows no drift")
+        return dg.RunRequest(
+            run_key=f"{spec.name} drift report {newest.storage_id}",
+            asset_selection=refresh_keys(spec),
+            tags={TRIGGER: "drift"},
+        )
+
+    return drifted
+
+
+def mlflow_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Ends MLflow runs as their Dagster runs ended, killed ones included."""
+
+    @dg.sensor(
+        name="mlflow_endings",
+        minimum_interval_seconds=SETTLE_EVERY_S,
+        default_status=status,
+        description="Gives every open MLflow run the ending of its Dagster run: finished, failed or killed",
+    )
+    def mlflow_endings(context: dg.SensorEvaluationContext, tracking: ExperimentTracking) -> dg.SkipReason:
+        try:
+            settled = tracking.settle(context.instance)
+        except UnavailableError as error:
+            return dg.SkipReason(str(error))
+        return dg.SkipReason(", ".join(f"{run} {status}" for run, status in settled.items()) or "no run to end")
+
+    return mlflow_endings
+
+
+def _moment(watermark: object) -> datetime | None:
+    return datetime.fromtimestamp(watermark.value, UTC) if isinstance(watermark, dg.TimestampMetadataValue) else None

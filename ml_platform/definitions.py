@@ -1,0 +1,55 @@
+"""The front door: every model's lifecycle, its automation, and this environment's resources."""
+
+import dagster as dg
+
+from ml_platform import settings
+from ml_platform.assets.lifecycle import lifecycle
+from ml_platform.automation.jobs import all_jobs
+from ml_platform.automation.schedules import schedules_of
+from ml_platform.automation.sensors import drift_sensor, mlflow_sensor, new_data_sensor
+from ml_platform.models.catalogue import all_models
+from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.bundles import BundleStore
+from ml_platform.resources.clock import Clock
+from ml_platform.resources.datasets import DatasetStore
+from ml_platform.resources.predictions import PredictionStore
+from ml_platform.resources.products import ProductIOManager
+from ml_platform.resources.serving import LocalServing
+from ml_platform.resources.source import SourceDatabase
+from ml_platform.resources.tracking import ExperimentTracking
+from ml_platform.settings import Settings
+
+
+def resources_for(here: Settings) -> dict[str, object]:
+    """The doors to the outside world, as these settings say."""
+    return {
+        "source": SourceDatabase(url=here.source_url),
+        "datasets": DatasetStore(root=here.datasets),
+        "bundles": BundleStore(root=str(here.bundles)),
+        "tracking": ExperimentTracking(url=here.mlflow_url),
+        "serving": LocalServing(url=here.serving_url, token=here.serving_token),
+        "store": PredictionStore(url=here.platform_url),
+        "clock": Clock(file=here.clock),
+        "products": ProductIOManager(),
+    }
+
+
+def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definitions:
+    """Everything Dagster needs to know about these models."""
+    on = here.automation == "on"
+    schedule_status = dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
+    sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
+    sensors = [new_data_sensor(spec, sensor_status) for spec in models]
+    sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
+    executors = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
+    return dg.Definitions(
+        assets=[asset for spec in models for asset in lifecycle(spec)],
+        jobs=all_jobs(models),
+        schedules=[schedule for spec in models for schedule in schedules_of(spec, schedule_status)],
+        sensors=[*sensors, mlflow_sensor(sensor_status)],
+        resources=resources_for(here),
+        executor=executors[here.executor],
+    )
+
+
+defs = definitions_for(all_models(), settings.load())

@@ -1,0 +1,243 @@
+"""Experiment tracking and registry: the door to MLflow, whose runs end as the Dagster runs they belong to."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run, RunStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from ml_platform.resources.unavailable import UnavailableError
+
+DAGSTER_RUN = "dagster_run_id"
+FINGERPRINT = "ml_platform.fingerprint"
+DIGEST = "ml_platform.bundle"
+DATA_VERSION = "ml_platform.data_version"
+REVISION = "ml_platform.code_revision"
+SPLIT = "ml_platform.split"
+MODEL_URI = "ml_platform.model_uri"
+REFUSED = "ml_platform.refused"
+CHALLENGER, CHAMPION = "challenger", "champion"
+ENDINGS = {
+    dg.DagsterRunStatus.SUCCESS: RunStatus.FINISHED,
+    dg.DagsterRunStatus.FAILURE: RunStatus.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunStatus.KILLED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A registered version and what its tags say."""
+
+    version: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Hash of its bundle."""
+        return self.tags[DIGEST]
+
+
+class ExperimentTracking(dg.ConfigurableResource):
+    """MLflow: one experiment and one registered model per model of the catalogue."""
+
+    url: str
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own client."""
+        return _client(self.url)
+
+    @contextmanager
+    def training_run(
+        self, context: dg.AssetExecutionContext, experiment: str, resume: str | None
+    ) -> Iterator[Any]:
+        """dagster-mlflow's resource with its run open; afterwards the run still says RUNNING.
+
+        dagster-mlflow leaves the run to MLflow's exit handler, which calls a failed run FINISHED. Here it is closed as
+        RUNNING, and `settle` gives it the ending of its Dagster run, whichever process that ended in.
+        """
+        from dagster_mlflow import mlflow_tracking  # noqa: PLC0415 - 3 s
+
+        definition = mlflow_tracking.configured(
+            {
+                "experiment_name": experiment,
+                "mlflow_tracking_uri": self.url,
+                "mlflow_run_id": resume,
+                "env": {},
+                "extra_tags": {},
+            }
+        )
+        with dg.build_resources(
+            {"mlflow": definition}, instance=context.instance, dagster_run=context.run, log_manager=context.log
+        ) as resources:
+            mlflow = resources.mlflow
+            try:
+                yield mlflow
+            except dg.DagsterExecutionInterruptedError:
+                mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
+                raise
+            except BaseException:
+                mlflow.end_run(RunStatus.to_string(RunStatus.FAILED))
+                raise
+            mlflow.end_run(RunStatus.to_string(RunStatus.RUNNING))
+
+    def settle(self, instance: dg.DagsterInstance) -> dict[str, str]:
+        """Give every open MLflow run the ending of its Dagster run, if that has ended.
+
+        Returns:
+            The new status by MLflow run id.
+        """
+        with reaching(self.url):
+            experiments = [e.experiment_id for e in self.client.search_experiments()]
+            found = self.client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=200)
+        settled = {}
+        for run in found:
+            dagster_run = instance.get_run_by_id(run.data.tags.get(DAGSTER_RUN, ""))
+            if dagster_run is None or dagster_run.status not in ENDINGS:
+                continue
+            ending = RunStatus.to_string(ENDINGS[dagster_run.status])
+            with reaching(self.url):
+                self.client.set_terminated(run.info.run_id, ending)
+            settled[run.info.run_id] = ending
+        return settled
+
+    def trained(self, model: str, fingerprint: str) -> Run | None:
+        """The newest run that trained a model from exactly this, to the end."""
+        with reaching(self.url):
+            experiment = self.client.get_experiment_by_name(model)
+            if experiment is None:
+                return None
+            query = f"tags.`{FINGERPRINT}` = '{fingerprint}' and tags.`{MODEL_URI}` != ''"
+            runs = self.client.search_runs([experiment.experiment_id], query, max_results=1)
+        return runs[0] if runs else None
+
+    def run(self, run_id: str) -> Run:
+        """A run by its id."""
+        with reaching(self.url):
+            return self.client.get_run(run_id)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics to a run."""
+        with reaching(self.url):
+            for name, value in metrics.items():
+                self.client.log_metric(run_id, name, value)
+
+    def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """An artifact of a run, on disk below `folder`."""
+        with reaching(self.url):
+            return Path(self.client.download_artifacts(run_id, path, str(folder)))
+
+    def fetch_bundle(self, run_id: str, store: Path, digest: str) -> Path:
+        """The bundle that a run trained, in the store; downloaded only if it is not there.
+
+        Raises:
+            BundleError: when what MLflow has is not what the hash says.
+        """
+        from ml_platform.modeling import bundle  # noqa: PLC0415
+
+        folder = store / digest
+        if not folder.exists():
+            store.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=store, prefix=".download-") as temporary:
+                downloaded = self.download(run_id, f"bundle/{digest}", Path(temporary))
+                bundle.check(downloaded, digest)
+                bundle.place(downloaded, folder)
+        bundle.check(folder, digest)
+        return folder
+
+    def version_with_alias(self, model: str, alias: str) -> Version | None:
+        """The version an alias names, if any."""
+        with reaching(self.url):
+            try:
+                return _version(self.client.get_model_version_by_alias(model, alias))
+            except MlflowException as error:
+                if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def pending(self, model: str) -> Version | None:
+        """The registered winner that is not live yet and has not been refused, if any."""
+        challenger = self.version_with_alias(model, CHALLENGER)
+        champion = self.version_with_alias(model, CHAMPION)
+        if challenger is None or REFUSED in challenger.tags:
+            return None
+        if champion is not None and int(champion.version) >= int(challenger.version):
+            return None
+        return challenger
+
+    def register(self, model: str, run_id: str, description: str, purpose: str) -> Version:
+        """The version of a run's model, named by the challenger alias; registered only once."""
+        with reaching(self.url):
+            run = self.client.get_run(run_id)
+            try:
+                self.client.create_registered_model(model, description=purpose)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            there = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+            copied = (FINGERPRINT, DIGEST, DATA_VERSION, REVISION, SPLIT)
+            version = there[0] if there else self.client.create_model_version(
+                model,
+                source=run.data.tags[MODEL_URI],
+                run_id=run_id,
+                model_id=run.data.tags[MODEL_URI].rpartition("/")[2],
+                description=description,
+                tags={name: run.data.tags[name] for name in copied},
+            )
+            self.client.set_registered_model_alias(model, CHALLENGER, version.version)
+            return _version(self.client.get_model_version(model, version.version))
+
+    def refuse(self, model: str, version: str, reason: str) -> None:
+        """Remember that a version must not go live; nobody tries again."""
+        with reaching(self.url):
+            self.client.set_model_version_tag(model, version, REFUSED, reason[:4000])
+
+    def champion_version(self, model: str) -> str | None:
+        """The version that the champion alias names."""
+        champion = self.version_with_alias(model, CHAMPION)
+        return champion.version if champion else None
+
+    def set_champion(self, model: str, version: str) -> None:
+        """Move the champion alias."""
+        with reaching(self.url):
+            self.client.set_registered_model_alias(model, CHAMPION, version)
+
+    def run_link(self, run: Run) -> str:
+        """The page of a run."""
+        return f"{self.url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+    def version_link(self, model: str, version: str) -> str:
+        """The page of a registered version."""
+        return f"{self.url}/#/models/{model}/versions/{version}"
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turn MLflow's network errors into the one error that is worth another try."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException) as error:
+        if isinstance(error, requests.RequestException) or "API request to" in str(error):
+            msg = f"MLflow at {url} cannot be reached ({type(error).__name__}); is it running?"
+            raise UnavailableError(msg) from error
+        raise
+
+
+@lru_cache(maxsize=4)
+def _client(url: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=url, registry_uri=url)
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(version=str(found.version), run_id=found.run_id or "", tags=dict(found.tags))
