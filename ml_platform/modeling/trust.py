@@ -9,6 +9,7 @@ import skops.io
 
 ALLOWED = (
     "builtins.object",
+    "numpy.dtype",
     "sklearn.compose._column_transformer.make_column_selector",
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from ml_platform.modeling import bundle
-from ml_platform.modeling.bundle import Predictor
+from ml_platform.modeling.bundle import BundleError, Predictor
 from ml_platform.modeling.promotion import Colour, ConflictError, Release, Serving
 
 
@@ -76,8 +76,7 @@ class Slots:
             ConflictError: when the revision is not the current one or the colour is live.
             BundleError: when the bundle is not what its hash says.
         """
-        predictor = bundle.load(folder, release.digest)
-        predictor.answer(predictor.golden.rows[:1])
+        predictor = _load(folder, release.digest)
         with self._lock:
             seen = self._current(release.model, revision)
             if seen.live == colour:
@@ -119,3 +118,14 @@ class Slots:
         unfinished.replace(self._file)
         self._models = models
         return slots
+
+
+def _load(folder: Path, digest: str) -> Predictor:
+    """A bundle that has answered a row; whatever goes wrong with it is the bundle's fault, not the server's."""
+    try:
+        predictor = bundle.load(folder, digest)
+        predictor.answer(predictor.golden.rows[:1])
+    except Exception as error:
+        msg = f"bundle {digest[:12]} cannot be loaded: {error}"
+        raise BundleError(msg) from error
+    return predictor
