@@ -7,8 +7,8 @@ from ml_platform.assets.lifecycle import lifecycle
 from ml_platform.automation.jobs import all_jobs
 from ml_platform.automation.schedules import schedules_of
 from ml_platform.automation.sensors import drift_sensor, mlflow_sensor, new_data_sensor
-from ml_platform.models.catalogue import all_models
 from ml_platform.modeling.spec import ModelSpec
+from ml_platform.models.catalogue import all_models
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.datasets import DatasetStore

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ml_platform.assets.room import key, patiently, room
+from ml_platform.assets.room import patiently, room
 from ml_platform.modeling import bundle
 from ml_platform.modeling.promotion import PromotionError, promote
 from ml_platform.modeling.spec import ModelSpec
@@ -15,15 +15,13 @@ from ml_platform.resources.tracking import ExperimentTracking
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
 
-    @dg.asset(
-        **room(
-            spec,
-            "deployment",
-            "Idle colour loaded and healthy, golden rows answered as at training time through the real endpoint, live "
-            "traffic switched, proven again, alias `champion` moved. If anything fails, the old colour keeps answering.",
-            "http",
-        ),
-        ins={"image": dg.AssetIn(key=key(spec, "image"))},
+    @room(
+        spec,
+        "deployment",
+        "Idle colour loaded and healthy, golden rows answered as at training time through the real endpoint, live "
+        "traffic switched, proven again, alias `champion` moved. If anything fails, the old colour keeps answering.",
+        kinds=("http",),
+        after="image",
     )
     def deployment(
         context: dg.AssetExecutionContext,

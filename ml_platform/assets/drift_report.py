@@ -38,17 +38,14 @@ def predictions(spec: ModelSpec) -> dg.AssetSpec:
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The report of one model."""
-    arguments = room(
+
+    @room(
         spec,
         "drift_report",
         "Evidently's report of the newest served requests against the rows the champion was trained on. No traffic yet "
         "is a state, not an error.",
-        "evidently",
-        "mlflow",
-    )
-
-    @dg.asset(
-        **arguments | {"pool": f"{spec.name}_drift"},
+        kinds=("evidently", "mlflow"),
+        pool=f"{spec.name}_drift",
         deps=[key(spec, "predictions")],
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.monitoring.window * 2),
     )
@@ -68,7 +65,7 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             with tempfile.TemporaryDirectory() as folder:
                 result = _compare(tracking, champion, current, Path(folder))
                 link = _keep(tracking, spec, champion, result, Path(folder))
-        context.log.info(f"{result.share:.0%} of the columns drifted")
+        context.log.info("%.0f %% of the columns drifted", 100 * result.share)
         return _result(result, len(current), champion, link)
 
     return drift_report

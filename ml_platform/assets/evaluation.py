@@ -6,7 +6,7 @@ import dagster as dg
 import msgspec
 import polars as pl
 
-from ml_platform.assets.room import as_table, key, patiently, room
+from ml_platform.assets.room import as_table, patiently, room
 from ml_platform.modeling import bundle, splitting
 from ml_platform.modeling.gate import Decision, decide
 from ml_platform.modeling.scoring import Predictions, score, score_slices
@@ -25,15 +25,13 @@ MIN_ROWS = 50
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
 
-    @dg.asset(
-        **room(
-            spec,
-            "evaluation",
-            "Challenger and champion on the same held-out rows, each as it is or would be served. A tie keeps the "
-            "champion; the first model must reach the floor.",
-            "scikitlearn",
-        ),
-        ins={"trained_model": dg.AssetIn(key=key(spec, "trained_model"))},
+    @room(
+        spec,
+        "evaluation",
+        "Challenger and champion on the same held-out rows, each as it is or would be served. A tie keeps the "
+        "champion; the first model must reach the floor.",
+        kinds=("scikitlearn",),
+        after="trained_model",
     )
     def evaluation(
         context: dg.AssetExecutionContext,
@@ -48,7 +46,9 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
                 reason = f"version {trained_model.pending_version} won earlier and is not live yet"
                 return _result(trained_model, won=True, reason=reason, metadata={})
             if champion and champion.run_id == trained_model.run_id:
-                reason = f"nothing new to learn: version {champion.version}, the champion, was trained on these very rows"
+                reason = (
+                    f"nothing new to learn: version {champion.version}, the champion, was trained on these very rows"
+                )
                 return _result(trained_model, won=False, reason=reason, metadata={})
             challenger = tracking.fetch_bundle(trained_model.run_id, bundles.path, trained_model.digest)
             rival = tracking.fetch_bundle(champion.run_id, bundles.path, champion.digest) if champion else None
@@ -68,7 +68,10 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         with patiently(context):
             tracking.log_metrics(trained_model.run_id, {f"gate_{k}": v for k, v in scores["challenger"].items()})
         return _result(
-            trained_model, won=decision.won, reason=decision.reason, metadata=_metadata(decision, scores, slices, len(rows))
+            trained_model,
+            won=decision.won,
+            reason=decision.reason,
+            metadata=_metadata(decision, scores, slices, len(rows)),
         )
 
     return evaluation
@@ -101,7 +104,7 @@ def _decide(spec: ModelSpec, scores: dict[str, dict[str, float]], rows: int) -> 
     return decide(spec, challenger, champion)
 
 
-def _slices(code: ModelCode, rows: pl.DataFrame, actual: Any, predicted: Predictions) -> dict[str, dict[str, float]]:  # noqa: ANN401 - a column
+def _slices(code: ModelCode, rows: pl.DataFrame, actual: Any, predicted: Predictions) -> dict[str, dict[str, float]]:
     fields = tuple(f for f in code.fields if f.name in code.spec.slices)
     return score_slices(actual, predicted, as_columns(rows, fields), code.spec.promotion.metric)
 
@@ -117,7 +120,8 @@ def _metadata(
         for metric in scores["challenger"]
     }
     by_slice = {
-        name: {"rows": int(values["rows"])} | {who: found[name][decision.metric] for who, found in slices.items() if name in found}
+        name: {"rows": int(values["rows"])}
+        | {who: found[name][decision.metric] for who, found in slices.items() if name in found}
         for name, values in slices["challenger"].items()
     }
     numbers = {"challenger_score": decision.challenger, "champion_score": decision.champion, "floor": decision.floor}
@@ -130,7 +134,9 @@ def _metadata(
     }
 
 
-def _result(trained: TrainedModel, *, won: bool, reason: str, metadata: dict[str, Any]) -> dg.MaterializeResult[Evaluation]:
+def _result(
+    trained: TrainedModel, *, won: bool, reason: str, metadata: dict[str, Any]
+) -> dg.MaterializeResult[Evaluation]:
     if won and trained.as_of:
         won, reason = False, f"{reason}; but it was trained as of {trained.as_of:%Y-%m-%d}, which is never promoted"
     return dg.MaterializeResult(

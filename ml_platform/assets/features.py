@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from ml_platform.assets.raw_data import as_markdown
-from ml_platform.assets.room import as_table, key, room
+from ml_platform.assets.room import as_table, columns_of, first_rows, room
 from ml_platform.modeling import leakage
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.modeling.training import ModelCode, known
@@ -16,28 +15,20 @@ from ml_platform.resources.products import Features, ValidatedData
 
 LABEL = "label"
 MOST_NULLS = 0.95
-PREVIEW_ROWS = 5
 
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
     table = f"{spec.name}/features"
-    asset_key = key(spec, "features")
 
-    @dg.asset(
-        **room(
-            spec,
-            "features",
-            "Key, label and features of every validated row. The functions in features.py run here on all rows and in "
-            "the model server on one.",
-            "numpy",
-            "deltalake",
-        ),
-        ins={"validated_data": dg.AssetIn(key=key(spec, "validated_data"))},
-        check_specs=[
-            dg.AssetCheckSpec("leakage", asset=asset_key, blocking=True, description="No feature knows the answer"),
-            dg.AssetCheckSpec("nulls", asset=asset_key, blocking=True, description="No feature is almost always missing"),
-        ],
+    @room(
+        spec,
+        "features",
+        "Key, label and features of every validated row. The functions in features.py run here on all rows and in "
+        "the model server on one.",
+        kinds=("numpy", "deltalake"),
+        after="validated_data",
+        checks={"leakage": "No feature knows the answer", "nulls": "No feature is almost always missing"},
     )
     def features(validated_data: ValidatedData, datasets: DatasetStore) -> Iterator[dg.MaterializeResult[Features]]:
         code = ModelCode.of(spec)
@@ -52,17 +43,15 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         written = datasets.overwrite(table, frame)
         strengths = leakage.strengths(computed, label, spec.task)
         nulls = leakage.null_shares(computed)
-        docs = {f.name: {"kind": f.kind.value, "what": f.description or "column as it is"} for f in code.features.features}
+        docs = {f.name: {"kind": f.kind.value, "what": f.description or "as it is"} for f in code.features.features}
         yield dg.MaterializeResult(
             value=Features(table=written, validated=validated_data.table, as_of=validated_data.as_of),
             metadata={
                 "dagster/row_count": dg.MetadataValue.int(len(frame)),
-                "dagster/column_schema": dg.MetadataValue.table_schema(
-                    dg.TableSchema([dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()])
-                ),
+                "dagster/column_schema": columns_of(frame),
                 "rows_labelled": dg.MetadataValue.int(int(known(label).sum())),
                 "features": as_table(docs, "feature"),
-                "preview": dg.MetadataValue.md(as_markdown(frame.head(PREVIEW_ROWS))),
+                "preview": first_rows(frame),
                 "table_version": dg.MetadataValue.int(written.version),
             },
             check_results=[_leakage_check(spec, code, strengths), _nulls_check(nulls)],

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ml_platform.assets.room import key, patiently, room
+from ml_platform.assets.room import patiently, room
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.products import Image, RegisteredModel
@@ -12,15 +12,13 @@ from ml_platform.resources.tracking import ExperimentTracking
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
 
-    @dg.asset(
-        **room(
-            spec,
-            "image",
-            "The bundle of the registered version, checked byte for byte, in the store that serving reads. Its hash "
-            "covers what decides answers; name, version and run stand beside it.",
-            "python",
-        ),
-        ins={"registered_model": dg.AssetIn(key=key(spec, "registered_model"))},
+    @room(
+        spec,
+        "image",
+        "The bundle of the registered version, checked byte for byte, in the store that serving reads. Its hash "
+        "covers what decides answers; name, version and run stand beside it.",
+        kinds=("python",),
+        after="registered_model",
     )
     def image(
         context: dg.AssetExecutionContext,

@@ -5,14 +5,13 @@ from datetime import datetime
 import dagster as dg
 import polars as pl
 
-from ml_platform.assets.room import FULL_SYNC, as_of, patiently, room
+from ml_platform.assets.room import FULL_SYNC, PREVIEW_ROWS, as_of, first_rows, patiently, room
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.ingest import Ingested, ingest
 from ml_platform.resources.products import RawData
 from ml_platform.resources.source import SourceDatabase
 
-PREVIEW_ROWS = 5
 CURSOR, WATERMARK = "cursor", "watermark"
 
 
@@ -20,15 +19,12 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
     table = f"{spec.name}/raw_data"
 
-    @dg.asset(
-        **room(
-            spec,
-            "raw_data",
-            f"Rows of `{spec.source.table}` as PostgreSQL has them: every pull takes what changed since the last one and "
-            "upserts it by key into a versioned Delta table. Rows deleted at the source are found by the full sync.",
-            "postgres",
-            "deltalake",
-        ),
+    @room(
+        spec,
+        "raw_data",
+        f"Rows of `{spec.source.table}` as PostgreSQL has them: every pull takes what changed since the last one and "
+        "upserts it by key into a versioned Delta table. Rows deleted at the source are found by the full sync.",
+        kinds=("postgres", "deltalake"),
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.quality.max_source_age),
     )
     def raw_data(
@@ -39,10 +35,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             return _past(datasets, table, moment)
         with patiently(context):
             pulled = ingest(source, datasets, spec.source, table, full=FULL_SYNC in context.run.tags)
-        context.log.info(
-            f"{pulled.rows_new} new, {pulled.rows_updated} updated, {pulled.rows_deleted} deleted, "
-            f"{pulled.rows_total} in all" + (f"; full sync: {pulled.full_reason}" if pulled.full_reason else "")
-        )
+        counts = (pulled.rows_new, pulled.rows_updated, pulled.rows_deleted, pulled.rows_total)
+        context.log.info("%d new, %d updated, %d deleted, %d in all", *counts)
         product = RawData(table=pulled.table, watermark=pulled.watermark, as_of=None)
         preview = datasets.scan(table, pulled.table.version).head(PREVIEW_ROWS).collect()
         return dg.MaterializeResult(value=product, metadata=_metadata(pulled, preview))
@@ -73,15 +67,8 @@ def _metadata(pulled: Ingested, preview: pl.DataFrame) -> dict[str, dg.MetadataV
         "full_sync": dg.MetadataValue.text(pulled.full_reason or ("asked for" if pulled.full else "no")),
         "schema_changes": dg.MetadataValue.md(changes),
         CURSOR: dg.MetadataValue.text(pulled.cursor.dumps()),
-        "preview": dg.MetadataValue.md(as_markdown(preview)),
+        "preview": first_rows(preview),
     }
     if pulled.watermark:
         metadata[WATERMARK] = dg.MetadataValue.timestamp(pulled.watermark)
     return metadata
-
-
-def as_markdown(frame: pl.DataFrame) -> str:
-    """A few rows as a table for the page."""
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
-    lines += ["| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in frame.iter_rows()]
-    return "\n".join(lines)

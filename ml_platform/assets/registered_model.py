@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ml_platform.assets.room import key, patiently, room
+from ml_platform.assets.room import patiently, room
 from ml_platform.modeling.promotion import Release
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.products import Evaluation, RegisteredModel
@@ -14,22 +14,20 @@ from ml_platform.resources.tracking import DATA_VERSION, REVISION, ExperimentTra
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
 
-    @dg.asset(
-        **room(
-            spec,
-            "registered_model",
-            "The winner as a version of the registered model, alias `challenger`. Skipped, with everything after it, "
-            "when the champion stays.",
-            "mlflow",
-        ),
-        ins={"evaluation": dg.AssetIn(key=key(spec, "evaluation"))},
+    @room(
+        spec,
+        "registered_model",
+        "The winner as a version of the registered model, alias `challenger`. Skipped, with everything after it, "
+        "when the champion stays.",
+        kinds=("mlflow",),
+        after="evaluation",
         output_required=False,
     )
     def registered_model(
         context: dg.AssetExecutionContext, evaluation: Evaluation, tracking: ExperimentTracking
     ) -> Iterator[dg.MaterializeResult[RegisteredModel]]:
         if not evaluation.won:
-            context.log.info(f"nothing to register: {evaluation.reason}")
+            context.log.info("nothing to register: %s", evaluation.reason)
             return
         with patiently(context):
             version = tracking.register(spec.name, evaluation.run_id, evaluation.reason, spec.purpose)

@@ -1,4 +1,4 @@
-"""Room 4, trained_model: the model fitted on the rows it may see, logged to MLflow with all that it takes to judge it."""
+"""Room 4, trained_model: the model fitted on the rows it may see, logged to MLflow with what it takes to judge it."""
 
 import tempfile
 from collections.abc import Mapping
@@ -13,14 +13,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml_platform.assets.features import LABEL
-from ml_platform.assets.room import key, patiently, room
+from ml_platform.assets.room import patiently, room
 from ml_platform.modeling import bundle, pictures, splitting, trust
 from ml_platform.modeling.bundle import Golden, Predictor
 from ml_platform.modeling.columns import Column, Kind
+from ml_platform.modeling.schema import Field
 from ml_platform.modeling.scoring import Predictions, score
 from ml_platform.modeling.spec import ModelSpec, Task
 from ml_platform.modeling.splitting import Split
-from ml_platform.modeling.training import ModelCode, as_classes, fingerprint, fit, known, pick_golden
+from ml_platform.modeling.training import ModelCode, as_classes, fingerprint, fit, pick_golden
 from ml_platform.modeling.validation import as_columns
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.datasets import DatasetStore
@@ -56,16 +57,13 @@ class Fitted:
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
 
-    @dg.asset(
-        **room(
-            spec,
-            "trained_model",
-            "The estimator of training.py, fitted with the spec's seed on the rows that are not held out. The same rows, "
-            "code and seed are not trained twice; a registered winner that never went live goes first.",
-            "scikitlearn",
-            "mlflow",
-        ),
-        ins={"features": dg.AssetIn(key=key(spec, "features"))},
+    @room(
+        spec,
+        "trained_model",
+        "The estimator of training.py, fitted with the spec's seed on the rows that are not held out. The same rows, "
+        "code and seed are not trained twice; a registered winner that never went live goes first.",
+        kinds=("scikitlearn", "mlflow"),
+        after="features",
     )
     def trained_model(
         context: dg.AssetExecutionContext,
@@ -116,7 +114,7 @@ def known_rows(table: pl.DataFrame) -> NDArray[np.bool_]:
 def feature_columns(code: ModelCode, table: pl.DataFrame) -> dict[str, Column]:
     """The feature columns of the features table, as the estimator takes them."""
     fields = tuple(
-        bundle.Field(name=f"feature_{f.name}", kind=f.kind, dtype="", nullable=True) for f in code.features.features
+        Field(name=f"feature_{f.name}", kind=f.kind, dtype="", nullable=True) for f in code.features.features
     )
     columns = as_columns(table, fields)
     return {f.name: columns[f"feature_{f.name}"] for f in code.features.features}
@@ -125,10 +123,10 @@ def feature_columns(code: ModelCode, table: pl.DataFrame) -> dict[str, Column]:
 def label_of(table: pl.DataFrame) -> Column:
     """The label column of the features table."""
     kind = Kind.TEXT if table[LABEL].dtype == pl.String else Kind.NUMBER
-    return as_columns(table, (bundle.Field(name=LABEL, kind=kind, dtype="", nullable=True),))[LABEL]
+    return as_columns(table, (Field(name=LABEL, kind=kind, dtype="", nullable=True),))[LABEL]
 
 
-def _train(  # noqa: PLR0913 - what training takes
+def _train(
     code: ModelCode,
     table: pl.DataFrame,
     inputs: pl.DataFrame,
@@ -165,13 +163,11 @@ def _train(  # noqa: PLR0913 - what training takes
         raise dg.Failure(msg, allow_retries=False)
     label = label_of(table)[judged]
     actual = label if spec.task is Task.REGRESSION else as_classes(label)
-    return Fitted(
-        predictor=predictor, features=features, actual=actual, predicted=predicted, rows_trained=len(train)
-    )
+    return Fitted(predictor=predictor, features=features, actual=actual, predicted=predicted, rows_trained=len(train))
 
 
-def _log(  # noqa: PLR0913 - what is logged
-    mlflow: Any,  # noqa: ANN401 - dagster-mlflow's resource
+def _log(
+    mlflow: Any,
     spec: ModelSpec,
     fitted: Fitted,
     bundles: BundleStore,
@@ -184,9 +180,7 @@ def _log(  # noqa: PLR0913 - what is logged
     mlflow.log_params(
         {**{k: str(v)[:500] for k, v in parameters.items()}, "seed": spec.seed, "rows_trained": fitted.rows_trained}
     )
-    importances = pictures.importances(
-        predictor.pipeline, fitted.features, fitted.actual, spec.task, spec.seed
-    )
+    importances = pictures.importances(predictor.pipeline, fitted.features, fitted.actual, spec.task, spec.seed)
     scores = score(fitted.actual, fitted.predicted)
     mlflow.log_metrics({f"holdout_{k}": v for k, v in scores.items()} | {"rows_held_out": float(len(fitted.actual))})
     mlflow.log_dict(importances, "permutation_importance.json")
@@ -210,10 +204,14 @@ def _pending(
     context: dg.AssetExecutionContext, tracking: ExperimentTracking, pending: Version, features: Features
 ) -> dg.MaterializeResult[TrainedModel]:
     """Finish what was begun: a registered winner goes live before anything new is trained."""
-    context.log.info(f"version {pending.version} won earlier and is not live yet: it goes first, without training again")
+    context.log.info(
+        f"version {pending.version} won earlier and is not live yet: it goes first, without training again"
+    )
     run = tracking.run(pending.run_id)
     if run.info.status != "FINISHED":
-        with tracking.training_run(context, run.data.tags.get("mlflow.experimentName", features_model(features)), pending.run_id):
+        with tracking.training_run(
+            context, run.data.tags.get("mlflow.experimentName", features_model(features)), pending.run_id
+        ):
             pass
     split = msgspec.json.decode(pending.tags[SPLIT], type=Split)
     return _result(tracking, run, features, split, pending.version)
@@ -225,7 +223,11 @@ def features_model(features: Features) -> str:
 
 
 def _result(
-    tracking: ExperimentTracking, run: Any, features: Features, split: Split, pending: str | None = None  # noqa: ANN401 - an MLflow run
+    tracking: ExperimentTracking,
+    run: Any,
+    features: Features,
+    split: Split,
+    pending: str | None = None,
 ) -> dg.MaterializeResult[TrainedModel]:
     product = TrainedModel(
         run_id=run.info.run_id,

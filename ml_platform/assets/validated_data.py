@@ -7,7 +7,7 @@ from datetime import datetime
 import dagster as dg
 import polars as pl
 
-from ml_platform.assets.room import key, room
+from ml_platform.assets.room import columns_of, room
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.modeling.training import ModelCode
 from ml_platform.modeling.validation import FAILURES, SchemaMismatchError, Validated, validate
@@ -35,24 +35,20 @@ class Outcome:
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
     """The room for one model."""
     table, quarantine = f"{spec.name}/validated_data", f"{spec.name}/quarantine"
-    asset_key = key(spec, "validated_data")
 
-    @dg.asset(
-        **room(
-            spec,
-            "validated_data",
-            "Rows that keep the pandera schema of the model. Bad rows go to the quarantine table with column, rule and "
-            "value. Nothing is trained when the schema, the volume, the age or the quarantine share is wrong.",
-            "pandera",
-            "deltalake",
-        ),
-        ins={"raw_data": dg.AssetIn(key=key(spec, "raw_data"))},
-        check_specs=[
-            dg.AssetCheckSpec("schema", asset=asset_key, blocking=True, description="Columns and types are the schema's"),
-            dg.AssetCheckSpec("volume", asset=asset_key, blocking=True, description="Enough rows to train on"),
-            dg.AssetCheckSpec("source_freshness", asset=asset_key, blocking=True, description="The source still changes"),
-            dg.AssetCheckSpec("quarantine_share", asset=asset_key, blocking=True, description="Few rows are bad"),
-        ],
+    @room(
+        spec,
+        "validated_data",
+        "Rows that keep the pandera schema of the model. Bad rows go to the quarantine table with column, rule and "
+        "value. Nothing is trained when the schema, the volume, the age or the quarantine share is wrong.",
+        kinds=("pandera", "deltalake"),
+        after="raw_data",
+        checks={
+            "schema": "Columns and types are the schema's",
+            "volume": "There are enough rows to train on",
+            "source_freshness": "The source still changes",
+            "quarantine_share": "Few rows are bad",
+        },
     )
     def validated_data(
         context: dg.AssetExecutionContext, raw_data: RawData, datasets: DatasetStore, clock: Clock
@@ -66,7 +62,7 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         good = datasets.overwrite(table, outcome.good)
         datasets.overwrite(quarantine, _with_reasons(outcome))
         if len(outcome.bad):
-            context.log.warning(f"{len(outcome.bad)} rows set aside in {quarantine}")
+            context.log.warning("%d rows set aside in %s", len(outcome.bad), quarantine)
         yield dg.MaterializeResult(
             value=ValidatedData(table=good, as_of=raw_data.as_of),
             metadata=_metadata(outcome, good.version, quarantine),
@@ -139,12 +135,11 @@ def _checks(spec: ModelSpec, outcome: Outcome, raw: RawData, now: datetime) -> l
 
 
 def _metadata(outcome: Outcome, version: int, quarantine: str) -> dict[str, dg.MetadataValue]:
-    columns = [dg.TableColumn(name, str(dtype)) for name, dtype in outcome.good.schema.items()]
     shown = outcome.failures.head(MOST_FAILURES_SHOWN)
     schema = dg.TableSchema([dg.TableColumn(name, "int" if name == "row" else "string") for name in FAILURES])
     return {
         "dagster/row_count": dg.MetadataValue.int(len(outcome.good)),
-        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+        "dagster/column_schema": columns_of(outcome.good),
         "rows_quarantined": dg.MetadataValue.int(len(outcome.bad)),
         "quarantine_share": dg.MetadataValue.float(outcome.quarantine_share),
         "quarantine": dg.MetadataValue.table([dg.TableRecord(row) for row in shown.to_dicts()], schema),

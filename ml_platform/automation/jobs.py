@@ -24,7 +24,9 @@ def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
         return dg.AssetSelection.assets(*[dg.AssetKey([spec.name, name]) for spec in models for name in names])
 
     return [
-        dg.define_asset_job(REFRESH, each(*ROOMS), description="From the source table to live traffic, one model a run"),
+        dg.define_asset_job(
+            REFRESH, each(*ROOMS), description="From the source table to live traffic, one model a run"
+        ),
         dg.define_asset_job(
             SYNC,
             each("raw_data"),

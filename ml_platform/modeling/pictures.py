@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,7 +74,8 @@ def files_as_markdown(files: Sequence[Path]) -> str:
     )
 
 
-def _figure(width: float = 5.0, height: float = 3.4, columns: int = 1):  # noqa: ANN202 - matplotlib's axes are untyped
+def _figure(width: float = 5.0, height: float = 3.4, columns: int = 1) -> tuple[Figure, Any]:
+    """An empty picture, inches wide and high, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, columns)
 

@@ -90,7 +90,7 @@ class ConflictError(RuntimeError):
     """Somebody else changed what is served since it was observed; run again."""
 
 
-def promote(  # noqa: PLR0913 - the parties of the transaction
+def promote(
     release: Release,
     bundle: Path,
     golden: Golden,
@@ -125,7 +125,7 @@ def promote(  # noqa: PLR0913 - the parties of the transaction
     return seen
 
 
-def _switch_over(  # noqa: PLR0913 - the parties of the transaction
+def _switch_over(
     release: Release,
     bundle: Path,
     golden: Golden,
@@ -150,7 +150,7 @@ def _prove(release: Release, golden: Golden, serving: ModelServing, colour: Colo
     found = differences(serving.answer(release.model, golden.rows, colour), golden.answers)
     if found:
         msg = (
-            f"model {release.model!r} version {release.version}, {where}: {len(found)} of {len(golden.rows)} golden rows "
-            f"are answered differently from training time; first: {found[0]}"
+            f"model {release.model!r} version {release.version}, {where}: {len(found)} of {len(golden.rows)} golden "
+            f"rows are answered differently from training time; first: {found[0]}"
         )
         raise PromotionError(msg)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ml_platform.modeling.columns import DTYPES, Column, Kind, Numbers
+from ml_platform.modeling.columns import DTYPES, Column, Kind
 
 Row = Mapping[str, Any]
 
@@ -159,7 +160,7 @@ def _rule_problems(field: Field, column: Column) -> list[tuple[int, str]]:
     return found
 
 
-def _missing(kind: Kind, column: Column) -> Numbers:
+def _missing(kind: Kind, column: Column) -> NDArray[np.bool_]:
     if kind is Kind.TEXT:
-        return np.array([v is None for v in column], dtype=bool)  # type: ignore[return-value]
-    return np.isnan(column) if kind is Kind.NUMBER else np.isnat(column)  # type: ignore[arg-type, return-value]
+        return np.array([v is None for v in column], dtype=bool)
+    return np.isnan(column) if kind is Kind.NUMBER else np.isnat(column)

@@ -30,9 +30,10 @@ class Predictions:
         """The predicted label of each row: the likeliest class, or the value."""
         if self.task is Task.REGRESSION:
             return self.scores
-        if self.task is Task.BINARY:
-            return np.asarray(self.classes)[(self.scores >= 0.5).astype(int)]  # noqa: PLR2004 - likelier than not
-        return np.asarray(self.classes)[self.scores.argmax(axis=1)]
+        binary = self.task is Task.BINARY
+        likeliest = (self.scores >= 0.5).astype(int) if binary else self.scores.argmax(axis=1)  # noqa: PLR2004
+        labels: Column = np.asarray(self.classes)[likeliest]
+        return labels
 
     def as_json(self) -> list[dict[str, Any]]:
         """One JSON object per row, as an answer holds it."""

@@ -42,7 +42,7 @@ def choose(spec: ModelSpec, rows: pl.DataFrame) -> Split:
 def held_out(rows: pl.DataFrame, splits: Sequence[Split]) -> NDArray[np.bool_]:
     """True for the rows that every one of the models held out: the only ones they can be compared on."""
     masks = [_held_out(rows[split.column], split) for split in splits]
-    return np.logical_and.reduce(masks)
+    return np.asarray(np.logical_and.reduce(masks))
 
 
 def _held_out(values: pl.Series, split: Split) -> NDArray[np.bool_]:

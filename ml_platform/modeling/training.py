@@ -123,7 +123,9 @@ def fit(code: ModelCode, features: Mapping[str, Column], label: Column) -> tuple
     target = label if task is Task.REGRESSION else as_classes(label)
     pipeline = code.training_module.estimator(code.spec.seed)
     if task is not Task.REGRESSION and len(set(target.tolist())) < 2:  # noqa: PLR2004 - one class cannot be told apart
-        msg = f"model {code.spec.name!r}: all {len(target)} training rows have the same label; there is nothing to learn"
+        msg = (
+            f"model {code.spec.name!r}: all {len(target)} training rows have the same label; there is nothing to learn"
+        )
         raise ValueError(msg)
     pipeline.fit(as_frame(features), target)
     if task is Task.REGRESSION:
@@ -136,7 +138,8 @@ def as_classes(label: Column) -> Column:
     if label.dtype == DTYPES[Kind.TEXT]:
         return label
     whole = label.astype(np.int64)
-    return whole if np.array_equal(whole, label) else label
+    classes: Column = whole if np.array_equal(whole, label) else label  # type: ignore[assignment]
+    return classes
 
 
 def pick_golden(columns: Mapping[str, Column], scores: NDArray[np.float64]) -> list[int]:

@@ -42,7 +42,7 @@ def dump(pipeline: object) -> bytes:
     return data
 
 
-def load(data: bytes) -> Any:  # noqa: ANN401 - any scikit-learn estimator
+def load(data: bytes) -> Any:
     """The pipeline in a skops file.
 
     Raises:
@@ -77,13 +77,13 @@ def _canonical(data: bytes) -> bytes:
     return out.getvalue()
 
 
-def _renumbered(node: Any, numbers: dict[int, int], names: dict[str, str]) -> Any:  # noqa: ANN401 - JSON
+def _renumbered(node: Any, numbers: dict[int, int], names: dict[str, str]) -> Any:
     """The tree with objects numbered, and files named, in the order in which they appear."""
     if isinstance(node, list):
         return [_renumbered(item, numbers, names) for item in node]
     if not isinstance(node, dict):
         return node
-    new = {}
+    new: dict[str, Any] = {}
     for key, value in node.items():
         if key == "__id__":
             new[key] = numbers.setdefault(value, len(numbers) + 1)

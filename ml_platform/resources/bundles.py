@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 
-class BundleStore(dg.ConfigurableResource):
+class BundleStore(dg.ConfigurableResource[None]):
     """A folder with one folder per bundle, named by its hash."""
 
     root: str

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 
-class Clock(dg.ConfigurableResource):
+class Clock(dg.ConfigurableResource[None]):
     """The time, or the ISO 8601 time written in `file` while that exists."""
 
     file: str = ""

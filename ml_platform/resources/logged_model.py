@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types.schema import ColSpec, DataType, Schema
+from mlflow.types.schema import ColSpec, DataType, Schema, TensorSpec
 
 from ml_platform.modeling.bundle import Predictor
 from ml_platform.modeling.columns import Kind
@@ -17,7 +17,7 @@ from ml_platform.resources import pyfunc_model
 REQUIREMENTS = ("numpy", "scikit-learn", "skops", "polars", "pandas", "msgspec")
 
 
-def log_bundle(mlflow: Any, predictor: Predictor, folder: Path) -> str:  # noqa: ANN401 - dagster-mlflow's resource
+def log_bundle(mlflow: Any, predictor: Predictor, folder: Path) -> str:
     """Log a bundle with signature and input example.
 
     Returns:
@@ -28,9 +28,7 @@ def log_bundle(mlflow: Any, predictor: Predictor, folder: Path) -> str:  # noqa:
         name="model",
         python_model=pyfunc_model.__file__,
         artifacts={"bundle": str(folder)},
-        signature=ModelSignature(
-            inputs=Schema([_column(f) for f in predictor.fields]), outputs=Schema(_outputs(predictor))
-        ),
+        signature=ModelSignature(inputs=Schema([*map(_column, predictor.fields)]), outputs=Schema(_outputs(predictor))),
         input_example=_typed(example, predictor.fields),
         pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
     )
@@ -49,7 +47,7 @@ def _typed(frame: pd.DataFrame, fields: tuple[Field, ...]) -> pd.DataFrame:
     return frame.astype({**numbers, **times})
 
 
-def _outputs(predictor: Predictor) -> list[ColSpec]:
+def _outputs(predictor: Predictor) -> list[ColSpec | TensorSpec]:
     if predictor.manifest.task is Task.REGRESSION:
         return [ColSpec(DataType.double, name="value")]
     label = DataType.string if isinstance(predictor.manifest.classes[0], str) else DataType.long

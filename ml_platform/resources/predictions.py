@@ -16,12 +16,12 @@ order by at desc limit %s
 """
 
 
-class PredictionStore(dg.ConfigurableResource):
+class PredictionStore(dg.ConfigurableResource[None]):
     """The platform's database, read only."""
 
     url: str
 
-    def inputs(self, model: str, version: str, since: datetime, until: datetime, limit: int) -> pd.DataFrame:  # noqa: PLR0913 - one query
+    def inputs(self, model: str, version: str, since: datetime, until: datetime, limit: int) -> pd.DataFrame:
         """The newest served rows of a version, one column per input; empty when nothing was served."""
         try:
             with psycopg.connect(self.url, connect_timeout=10) as connection:

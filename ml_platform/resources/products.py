@@ -87,11 +87,11 @@ class Deployment:
 class ProductIOManager(dg.ConfigurableIOManager):
     """Hands products from room to room through the event log, so that any single room can be run on its own."""
 
-    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:  # noqa: ANN401 - any product
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Put the product on the materialization."""
         context.add_output_metadata({PRODUCT: dg.MetadataValue.json(msgspec.to_builtins(obj))})
 
-    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - any product
+    def load_input(self, context: dg.InputContext) -> Any:
         """The product of the newest materialization of the room before.
 
         Raises:

@@ -1,17 +1,18 @@
 """The bundle as an MLflow model: what `mlflow.pyfunc.load_model` runs; raw rows in, the endpoint's answers out."""
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
 import polars as pl
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from ml_platform.modeling import bundle
 from ml_platform.modeling.columns import Kind
 from ml_platform.modeling.validation import as_columns
 
-POLARS = {Kind.NUMBER: pl.Float64, Kind.TEXT: pl.String, Kind.TIME: pl.Datetime("us")}
+POLARS: dict[Kind, pl.DataType] = {Kind.NUMBER: pl.Float64(), Kind.TEXT: pl.String(), Kind.TIME: pl.Datetime("us")}
 
 
 class BundleModel(PythonModel):
@@ -22,7 +23,12 @@ class BundleModel(PythonModel):
         folder = Path(context.artifacts["bundle"])
         self.predictor = bundle.load(folder, folder.name)
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG002
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - MLflow's signature
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> pd.DataFrame:
         """One answer per row, with the columns of the endpoint's answer."""
         fields = self.predictor.fields
         frame = pl.from_pandas(model_input[[f.name for f in fields]], nan_to_null=True)

@@ -10,7 +10,7 @@ from ml_platform.settings import PROJECT
 def code_revision() -> str:
     """The git commit of this checkout, with `-dirty` when files differ from it; `unknown` outside git."""
     try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
+        done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
             cwd=PROJECT,
             capture_output=True,

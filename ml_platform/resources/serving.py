@@ -14,7 +14,7 @@ from ml_platform.resources.unavailable import UnavailableError
 TIMEOUT_S = 60.0
 
 
-class LocalServing(dg.ConfigurableResource):
+class LocalServing(dg.ConfigurableResource[None]):
     """The model server on this machine; changes need its token."""
 
     url: str

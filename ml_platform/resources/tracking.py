@@ -48,7 +48,7 @@ class Version:
         return self.tags[DIGEST]
 
 
-class ExperimentTracking(dg.ConfigurableResource):
+class ExperimentTracking(dg.ConfigurableResource[None]):
     """MLflow: one experiment and one registered model per model of the catalogue."""
 
     url: str
@@ -59,9 +59,7 @@ class ExperimentTracking(dg.ConfigurableResource):
         return _client(self.url)
 
     @contextmanager
-    def training_run(
-        self, context: dg.AssetExecutionContext, experiment: str, resume: str | None
-    ) -> Iterator[Any]:
+    def training_run(self, context: dg.AssetExecutionContext, experiment: str, resume: str | None) -> Iterator[Any]:
         """dagster-mlflow's resource with its run open; afterwards the run still says RUNNING.
 
         dagster-mlflow leaves the run to MLflow's exit handler, which calls a failed run FINISHED. Here it is closed as
@@ -187,13 +185,17 @@ class ExperimentTracking(dg.ConfigurableResource):
                     raise
             there = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
             copied = (FINGERPRINT, DIGEST, DATA_VERSION, REVISION, SPLIT)
-            version = there[0] if there else self.client.create_model_version(
-                model,
-                source=run.data.tags[MODEL_URI],
-                run_id=run_id,
-                model_id=run.data.tags[MODEL_URI].rpartition("/")[2],
-                description=description,
-                tags={name: run.data.tags[name] for name in copied},
+            version = (
+                there[0]
+                if there
+                else self.client.create_model_version(
+                    model,
+                    source=run.data.tags[MODEL_URI],
+                    run_id=run_id,
+                    model_id=run.data.tags[MODEL_URI].rpartition("/")[2],
+                    description=description,
+                    tags={name: run.data.tags[name] for name in copied},
+                )
             )
             self.client.set_registered_model_alias(model, CHALLENGER, version.version)
             return _version(self.client.get_model_version(model, version.version))

@@ -55,7 +55,7 @@ class SwitchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Refusal(Exception):  # noqa: N818 - it is the client's error, not ours
     """An answer that is not 200."""
 
-    def __init__(self, status: HTTPStatus, error: str, **more: Any) -> None:  # noqa: ANN401 - JSON
+    def __init__(self, status: HTTPStatus, error: str, **more: Any) -> None:
         """Keep status and body."""
         super().__init__(error)
         self.status = status
@@ -187,14 +187,14 @@ class Server:
 
 
 async def _read(receive: Receive) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY} bytes")
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

@@ -51,7 +51,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictionLog:
-    """Writes in the background; when the database is away it keeps the newest requests in memory, and counts the rest."""
+    """Writes in the background; while the database is away requests wait in memory, and those too many are counted."""
 
     def __init__(self, url: str) -> None:
         """Start the writer; an unreachable database is tried again for ever."""

@@ -61,4 +61,5 @@ def reviews(review: Numbers) -> Numbers:
 def property_type(prop: Numbers) -> Texts:
     """The property in words."""
     words = np.array(["condominium", "one family", "two to four families"], dtype=object)
-    return words[prop.astype(int) - 1]
+    named: Texts = words[prop.astype(int) - 1]
+    return named

@@ -6,9 +6,7 @@ MODEL = ModelSpec(
     name="loan_approval",
     owner="team:credit",
     purpose="Tells applicants early how likely their mortgage application is to be approved.",
-    source=PostgresTable(
-        "loan_applications", key="application_id", changed_at="updated_at", event_time="applied_at"
-    ),
+    source=PostgresTable("loan_applications", key="application_id", changed_at="updated_at", event_time="applied_at"),
     label="approved",
     task=Task.BINARY,
     slices=("male", "black", "hispan", "married"),
