@@ -14,6 +14,7 @@ HEAVY = (
     "dagster_mlflow",
     "dagster_postgres",
     "mlflow",
+    "mlflow.pyfunc",
     "mlflow.sklearn",
     "pandas",
     "polars",

@@ -30,6 +30,8 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONWARNINGS": "ignore",
 }
+# Compiling every imported library anew doubles the time that everything takes to start.
+UNWANTED = frozenset({"PYTHONDONTWRITEBYTECODE"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,8 @@ def complete(here: Settings, server_url: str) -> Settings:
     made = {
         "source_url": database_url(server_url, "company"),
         "platform_url": database_url(server_url, "platform"),
-        "dagster_url": database_url(server_url, "dagster"),
+        # Dagster speaks to PostgreSQL through SQLAlchemy, in the words of psycopg2: its NOTIFY fails with psycopg 3.
+        "dagster_url": database_url(server_url, "dagster").replace("postgresql://", "postgresql+psycopg2://", 1),
         "mlflow_backend_url": database_url(server_url, "mlflow"),
         "mlflow_url": f"http://{HOST}:{here.mlflow_port}",
         "serving_url": f"http://{HOST}:{here.serving_port}",
@@ -114,9 +117,10 @@ def complete(here: Settings, server_url: str) -> Settings:
 
 def environment(here: Settings) -> dict[str, str]:
     """The environment of every service and of every run."""
-    loopback = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST, "localhost"]))
+    inherited = {name: value for name, value in os.environ.items() if name not in UNWANTED}
+    loopback = ",".join(filter(None, [inherited.get("NO_PROXY") or inherited.get("no_proxy"), HOST, "localhost"]))
     return {
-        **os.environ,
+        **inherited,
         **QUIET,
         **here.as_environment(),
         "DAGSTER_HOME": str(PROJECT),
