@@ -1,0 +1,54 @@
+# Everything starts here: `make run`. Needs Python 3.11 to 3.13; the rest is set up in this folder.
+
+UV_VERSION := 0.13.9
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	"$$name" -c '$(SUPPORTED)' >/dev/null 2>&1 && command -v "$$name" && break; done)
+UV := $(shell command -v uv || echo .uv/bin/uv)
+BIN := .venv/bin
+
+# An environment of another project, or a wish not to keep compiled files, would only slow this one down.
+unexport VIRTUAL_ENV UV_PROJECT_ENVIRONMENT PYTHONDONTWRITEBYTECODE PYTHONHOME
+export UV_PYTHON_DOWNLOADS := never
+export UV_PYTHON := $(PYTHON)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check
+
+help: ## Show this list
+	@sed -n 's/^\([a-z%-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
+
+run: setup ## Start the platform: from PostgreSQL tables to live traffic (options: make run ARGS="--dagster-port 3001")
+	@$(BIN)/ml-platform up $(ARGS)
+
+test: setup ## Run every test (options: make test ARGS="-k launcher")
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Check style, types, layers, the lock file, and that the definitions load
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(UV) lock --check --quiet
+	@$(BIN)/python -W error::Warning:ml_platform -c "import ml_platform.definitions"
+
+bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate
+	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
+
+# The stamp holds the folder's path: an environment does not survive being moved.
+setup:
+	@if [ "$$(cat .venv/ready 2>/dev/null)" != "$(CURDIR)" ] || [ pyproject.toml -nt .venv/ready ] || [ uv.lock -nt .venv/ready ]; \
+	then $(MAKE) --no-print-directory environment; fi
+
+.PHONY: environment
+environment: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
+	@$(if $(PYTHON),,echo "Python 3.11, 3.12 or 3.13 is needed and none was found as python3: install one, or put it on the PATH" >&2; exit 1)
+	@"$(UV)" sync --locked
+	@printf '%s' "$(CURDIR)" > .venv/ready
+
+.uv/bin/uv:
+	@$(if $(PYTHON),,echo "Python 3.11, 3.12 or 3.13 is needed and none was found as python3: install one, or put it on the PATH" >&2; exit 1)
+	@"$(PYTHON)" -m venv .uv || { rm -rf .uv; \
+		echo "python3 cannot make an environment: install python3-venv (Debian: apt install python3-venv), or uv" >&2; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)" || { rm -rf .uv; \
+		echo "uv could not be installed: check the network and pip's settings" >&2; exit 1; }
