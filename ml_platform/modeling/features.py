@@ -124,7 +124,7 @@ def _derived(module: str, function: Callable[..., Column], kinds: Mapping[str, K
 
 
 def _checked(feature: Feature, values: Column, rows: int) -> Column:
-    if not isinstance(values, np.ndarray) or values.shape != (rows,):
+    if np.shape(values) != (rows,):
         msg = f"feature {feature.name!r} must return an array of {rows} rows, got {np.shape(values)}"
         raise FeatureError(msg)
     return values.astype(DTYPES[feature.kind], copy=False)
