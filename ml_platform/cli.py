@@ -142,6 +142,31 @@ def sql(statement: str | None) -> None:
     os.execv(command[0], command)  # noqa: S606 - becomes psql, so that its prompt and its exit code are the user's
 
 
+@main.command("new-model")
+@click.argument("name")
+@click.option("--from", "table", required=True, metavar="TABLE", help="The table of the source database to learn from.")
+@click.option("--label", metavar="COLUMN", help="What is to be predicted.")
+@click.option("--key", metavar="COLUMN", help="What identifies a row for ever [the primary key].")
+@click.option("--changed-at", metavar="COLUMN", help="When the row last changed [updated_at, changed_at, modified_at].")
+@click.option("--event-time", metavar="COLUMN", help="When the thing itself happened: the newest rows are held out.")
+@click.option("--task", type=click.Choice(["binary", "multiclass", "regression"]), help="[what the label looks like]")
+@click.option("--owner", metavar="team:NAME", help="Who is called when it fails.")
+@click.option("--into", type=click.Path(path_type=Path), metavar="FOLDER", help="Where to write [the catalogue].")
+@clearly
+def new_model(name: str, table: str, into: Path | None, task: str | None, **given: str | None) -> None:
+    """Write the folder of the new model NAME, ready to run, from what a table looks like."""
+    from ml_platform.modeling.spec import Task  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.scaffolding import new_model as scaffolding  # noqa: PLC0415 - as above
+
+    here = settings.load() if settings.load().source_url else _running()
+    wish = scaffolding.Wish(name=name, table=table, task=Task(task) if task else None, **given)
+    try:
+        for line in scaffolding.write(wish, here, into):
+            click.echo(line)
+    except scaffolding.ScaffoldError as error:
+        raise click.ClickException(str(error)) from None
+
+
 @main.command()
 @click.argument("model")
 @click.argument("row", required=False)
@@ -158,9 +183,9 @@ def predict(model: str, row: str | None) -> None:
         else:
             rows = [_json(row)]
         answer = client.post(f"{url}/predict", json={"rows": rows})
-    click.echo(json.dumps(answer.json(), indent=2))
     if not answer.is_success:
-        sys.exit(1)
+        raise click.ClickException(str(answer.json()["error"]))
+    click.echo(json.dumps(answer.json(), indent=2))
 
 
 def _json(text: str) -> dict[str, object]:
