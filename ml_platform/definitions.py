@@ -17,18 +17,22 @@ from ml_platform.resources.products import ProductIOManager
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.source import SourceDatabase
 from ml_platform.resources.tracking import ExperimentTracking
-from ml_platform.settings import Settings
+from ml_platform.settings import Settings, variable
 
 
 def resources_for(here: Settings) -> dict[str, object]:
-    """The doors to the outside world, as these settings say."""
+    """The doors to the outside world, as these settings say.
+
+    Addresses with a password, and the token, are named and not given: Dagster stores every value it is given with every
+    run and shows it in the page, but looks up what is named only in the process that needs it.
+    """
     return {
-        "source": SourceDatabase(url=here.source_url),
+        "source": SourceDatabase(url=dg.EnvVar(variable("source_url"))),
         "datasets": DatasetStore(root=here.datasets),
         "bundles": BundleStore(root=str(here.bundles)),
         "tracking": ExperimentTracking(url=here.mlflow_url),
-        "serving": LocalServing(url=here.serving_url, token=here.serving_token),
-        "store": PredictionStore(url=here.platform_url),
+        "serving": LocalServing(url=here.serving_url, token=dg.EnvVar(variable("serving_token"))),
+        "store": PredictionStore(url=dg.EnvVar(variable("platform_url"))),
         "clock": Clock(file=here.clock),
         "products": ProductIOManager(),
     }

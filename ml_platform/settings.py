@@ -65,12 +65,17 @@ class Settings:
 
     def as_environment(self) -> dict[str, str]:
         """The same settings as environment variables, for child processes."""
-        return {f"{PREFIX}{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
+        return {variable(f.name): str(getattr(self, f.name)) for f in fields(self)}
+
+
+def variable(field: str) -> str:
+    """The environment variable that a field is read from."""
+    return f"{PREFIX}{field.upper()}"
 
 
 def load() -> Settings:
     """The settings of this process."""
-    given = {f.name: os.environ[key] for f in fields(Settings) if (key := f"{PREFIX}{f.name.upper()}") in os.environ}
+    given = {f.name: os.environ[key] for f in fields(Settings) if (key := variable(f.name)) in os.environ}
     state = Path(given.pop("state", "") or PROJECT / ".ml_platform").absolute()
     ports = {name: _port(name, given.pop(name)) for name in list(given) if name.endswith("_port")}
     return Settings(state=state, **ports, **given)  # type: ignore[arg-type] - all the others are text
