@@ -1,12 +1,12 @@
 """Dagster's daemon on one machine: settles what an earlier platform left behind, and warms up the run launcher."""
 
-import logging
 import sys
+
+import click
 
 from ml_platform.local.processes import PlatformError
 
 FRESH = "--fresh"
-logger = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -17,11 +17,10 @@ def main() -> None:
     from ml_platform.local.launcher import ForkRunLauncher  # noqa: PLC0415 - as above
     from ml_platform.local.leftovers import fail_dead_runs  # noqa: PLC0415 - as above
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     arguments = [argument for argument in sys.argv[1:] if argument != FRESH]
     with DagsterInstance.get() as instance:
         for run_id in fail_dead_runs(instance, end_living=FRESH in sys.argv):
-            logger.warning("run %s of an earlier platform has been failed", run_id)
+            click.echo(f"Run {run_id} of an earlier platform was under way when that ended: it has been settled.")
         launcher = instance.run_launcher
         if not instance.run_monitoring_enabled:
             msg = "run_monitoring is off in dagster.yaml: a run whose process dies would hold its model for ever"

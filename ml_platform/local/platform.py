@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import httpx
 import psutil
@@ -27,7 +26,7 @@ from ml_platform.local.supervisor import Supervisor
 from ml_platform.local.watching import Watch
 from ml_platform.settings import PREFIX, PROJECT, Settings
 
-LAST_TO_STOP = ("dagster page", "code server", "model server", "mlflow")
+RESTARTS = 3
 LOOK_SECONDS = 1.0
 TERMINATE_SECONDS = 30.0
 
@@ -55,6 +54,7 @@ class Platform:
     _watch: Watch = field(init=False)
     _doors: Path = field(init=False)
     _stopping: bool = False
+    _revivals: int = 0
 
     def run(self) -> None:
         """It has run until Ctrl-C or SIGTERM, or until something failed for good; everything it started has ended."""
@@ -164,16 +164,30 @@ class Platform:
     def _live(self) -> None:
         """A moment has passed: dead services were restarted, and what happened was told."""
         self._supervisor.check()
-        if self._postgres and not self._postgres.is_running():
-            msg = f"PostgreSQL ended unexpectedly; its log is {self._postgres.log}: start again with `make run`"
-            raise PlatformError(msg)
+        self._revive_postgres()
         with suppress(PlatformError):  # The page is being restarted: look again in a moment.
             self._watch.look()
         time.sleep(LOOK_SECONDS)
 
-    def _live_models(self) -> dict[str, dict[str, Any]]:
-        answer = httpx.get(f"{self._here.serving_url}/models", timeout=10, trust_env=False).json()
-        return {model["name"]: model for model in answer["models"]}
+    def _revive_postgres(self) -> None:
+        """PostgreSQL runs; what was committed before it died is there."""
+        if self._postgres is None or self._postgres.is_running():
+            return
+        self._revivals += 1
+        if self._revivals > RESTARTS:
+            msg = f"PostgreSQL ends again and again; its log is {self._postgres.log}"
+            raise PlatformError(msg)
+        self.say(f"PostgreSQL ended unexpectedly and is started again; what it said is in {self._postgres.log}.1")
+        self._postgres.start()
+
+    def _live_models(self) -> list[str]:
+        """The names of the models that answer; waits for a model server that is just being restarted."""
+        while True:
+            with suppress(httpx.HTTPError):
+                answer = httpx.get(f"{self._here.serving_url}/models", timeout=10, trust_env=False).json()
+                return [model["name"] for model in answer["models"]]
+            self._supervisor.check()
+            time.sleep(LOOK_SECONDS)
 
     def _say_where(self) -> None:
         """The user knows where to look and what to type."""
@@ -185,7 +199,8 @@ class Platform:
         self.say("")
         live = self._live_models()
         for name in live:
-            self.say(curl(here.serving_url, name))
+            with suppress(httpx.HTTPError):
+                self.say(curl(here.serving_url, name))
         if not live:
             self.say("No model is live yet; Dagster's page says why.")
         self.say("")
@@ -196,12 +211,14 @@ class Platform:
 
     def _stop(self) -> None:
         """Everything that was started has ended, in the order in which nothing is lost; told as it goes."""
-        self.say("\nStopping. Ctrl-C again to stop at once.")
         state.withdraw(self.asked.state)
+        if self._supervisor.is_empty() and self._postgres is None:
+            return
+        self.say("\nStopping. Ctrl-C again to stop at once.")
         # Without the daemon nothing leaves the queue: what waits there now goes on at the next start.
         self._supervisor.stop("dagster daemon")
         self._terminate_runs()
-        self._supervisor.stop_all(LAST_TO_STOP)
+        self._supervisor.stop_all()
         if self._postgres:
             self._postgres.stop(seconds=5 if self._supervisor.hurry.is_set() else 30)
         self.say("Stopped. Everything is kept; `make run` continues.")
@@ -214,7 +231,7 @@ class Platform:
             while watch and (runs := watch.under_way()) and time.monotonic() < deadline:
                 if self._supervisor.hurry.is_set():
                     return
-                self.say(f"  ending {len(runs)} run{'s'[: len(runs) > 1]}; the next `make run` takes them up again")
+                self.say(f"  cancelling {len(runs)} run{'s'[: len(runs) > 1]} under way; queued ones go on at the next start")
                 watch.page.terminate(runs)
                 while set(watch.under_way()) & set(runs) and time.monotonic() < deadline:
                     time.sleep(0.3)

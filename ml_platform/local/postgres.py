@@ -92,7 +92,7 @@ class EmbeddedPostgres:
         Raises:
             PlatformError: when it cannot start; the message says what to do.
         """
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        processes.rotate(self.log)
         self.stop_leftover()
         if not self.data.exists():
             self._initialise()

@@ -17,6 +17,7 @@ from ml_platform.local.services import Service
 
 READY_SECONDS = 180
 RESTARTS = 3
+LEFTOVER_SECONDS = 5.0
 RESTART_WINDOW_SECONDS = 300
 LAST_LINES = 8
 
@@ -28,6 +29,7 @@ class _Child:
     service: Service
     process: subprocess.Popen[bytes]
     since: str
+    begun: float = field(default_factory=time.monotonic)
     ends: list[float] = field(default_factory=list)
 
 
@@ -55,7 +57,7 @@ class Supervisor:
         for one in alive:
             processes.send(one["pid"], one["since"], signal.SIGTERM)
         for one in alive:
-            processes.end(one["pid"], one["since"], [(signal.SIGINT, 5.0), (signal.SIGKILL, 5.0)])
+            processes.end(one["pid"], one["since"], [(signal.SIGINT, LEFTOVER_SECONDS), (signal.SIGKILL, 5.0)])
             _end_group(one["pid"])
         self._record.unlink(missing_ok=True)
         return len(alive)
@@ -63,13 +65,12 @@ class Supervisor:
     def start(self, service: Service) -> None:
         """The service's process runs, and is remembered on disk."""
         log = self._log(service)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if service.name not in self._children and log.exists():
-            log.replace(log.with_suffix(".log.1"))
+        if service.name not in self._children:
+            processes.rotate(log)
         with log.open("ab") as out:
             process = processes.spawn(service.command, log=out, cwd=self.state, env=self.environment)
         ends = self._children[service.name].ends if service.name in self._children else []
-        self._children[service.name] = _Child(service, process, processes.started(process.pid), ends)
+        self._children[service.name] = _Child(service, process, processes.started(process.pid), ends=ends)
         self._remember()
 
     def wait_until_ready(self, names: Iterable[str]) -> None:
@@ -86,7 +87,7 @@ class Supervisor:
                     raise PlatformError(self._obituary(child))
                 if child.service.is_ready():
                     waiting.remove(name)
-                    self.say(f"  {name} is up ({time.monotonic() - begun:.0f} s)")
+                    self.say(f"  {name} is up ({time.monotonic() - child.begun:.0f} s)")
             if waiting and time.monotonic() - begun > READY_SECONDS:
                 log = self._log(self._children[waiting[0]].service)
                 msg = f"{waiting[0]} is not ready after {READY_SECONDS} s; its log is {log}{_end_of(log)}"
@@ -112,32 +113,32 @@ class Supervisor:
 
     def stop(self, name: str) -> None:
         """The service has ended: gently within its patience, at once in a hurry. Nothing it started remains."""
-        child = self._children.pop(name, None)
-        if child is None:
-            return
-        for sig in (signal.SIGINT, signal.SIGTERM):
-            with suppress(ProcessLookupError):
-                child.process.send_signal(sig)
-            if self._has_ended(child, child.service.patience):
-                break
-        _end_group(child.process.pid)
-        child.process.wait()
-        self._remember()
+        if child := self._children.get(name):
+            _ask_to_end(child)
+            self._wait_for_end(child)
+            del self._children[name]
+            self._remember()
 
-    def stop_all(self, order: Iterable[str]) -> None:
-        """All have ended, in the order; those not named in it first."""
-        named = list(order)
-        for name in [*[name for name in self._children if name not in named], *named]:
-            self.stop(name)
+    def stop_all(self) -> None:
+        """All have ended, each within its own patience, at the same time."""
+        for child in self._children.values():
+            _ask_to_end(child)
+        for child in self._children.values():
+            self._wait_for_end(child)
+        self._children.clear()
         self._record.unlink(missing_ok=True)
 
-    def _has_ended(self, child: _Child, patience: float) -> bool:
-        deadline = time.monotonic() + patience
-        while child.process.poll() is None:
-            if time.monotonic() > deadline or self.hurry.is_set():
-                return False
+    def is_empty(self) -> bool:
+        """Whether no service was started."""
+        return not self._children
+
+    def _wait_for_end(self, child: _Child) -> None:
+        """The service and all it started are gone."""
+        deadline = time.monotonic() + child.service.patience
+        while child.process.poll() is None and time.monotonic() < deadline and not self.hurry.is_set():
             time.sleep(0.05)
-        return True
+        _end_group(child.process.pid)
+        child.process.wait()
 
     def _remember(self) -> None:
         """The next platform can end these processes should this one be killed."""
@@ -153,6 +154,12 @@ class Supervisor:
         log = self._log(child.service)
         how = processes.in_words(child.process.poll() or 0)
         return f"{child.service.name} ended unexpectedly ({how}); its log is {log}{_end_of(log)}"
+
+
+def _ask_to_end(child: _Child) -> None:
+    """The service knows that it shall end; all of ours finish what they are at."""
+    with suppress(ProcessLookupError):
+        child.process.send_signal(signal.SIGTERM)
 
 
 def _end_group(leader: int) -> None:
