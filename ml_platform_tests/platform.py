@@ -123,7 +123,7 @@ def running(state: Path, models: Path | None = None) -> Iterator[Platform]:
         with dg.DagsterInstance.local_temp(str(state)) as instance:
             yield Platform(here, instance)
     finally:
-        supervisor.stop_all(service.name for service in started)
+        supervisor.stop_all()
         postgres.stop()
         os.environ.clear()
         os.environ |= before
