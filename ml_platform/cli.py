@@ -142,6 +142,23 @@ def sql(statement: str | None) -> None:
     os.execv(command[0], command)  # noqa: S606 - becomes psql, so that its prompt and its exit code are the user's
 
 
+@main.command("demo-rows")
+@click.argument("model")
+@click.option("--rows", type=click.IntRange(1), default=400, show_default=True, help="How many.")
+@clearly
+def demo_rows(model: str, rows: int) -> None:
+    """Let new rows arrive in MODEL's table of the demo company; enough of them start a refresh by themselves."""
+    from ml_platform.local import company  # noqa: PLC0415 - brings PostgreSQL's driver
+    from ml_platform.resources.clock import Clock  # noqa: PLC0415 - brings Dagster
+
+    here = _running()
+    try:
+        arrived = company.arrive(here.source_url, model, rows, Clock(file=here.clock).now())
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{model}: {arrived:,} new rows" if arrived else f"{model}: all rows of the demo have arrived already")
+
+
 @main.command("new-model")
 @click.argument("name")
 @click.option("--from", "table", required=True, metavar="TABLE", help="The table of the source database to learn from.")
