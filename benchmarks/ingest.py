@@ -76,7 +76,7 @@ def pandas(url: str, rows: int) -> float:
 
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     began = time.perf_counter()
-    frame = pd.read_sql(f"SELECT * FROM customers WHERE customer_id <= {rows // PANDAS_SHARE}", engine)  # noqa: S608
+    frame = pd.read_sql(f"SELECT * FROM customers WHERE customer_id <= {rows // PANDAS_SHARE}", engine)
     seconds = time.perf_counter() - began
     return seconds * rows / len(frame)
 
@@ -92,7 +92,7 @@ def measured(reader: str, url: str, rows: int) -> dict[str, float]:
     )
     result: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     said = f"{reader}: {result['seconds']} s, {result['peak_mib']:.0f} MiB"
-    print(said + (" (a tenth of the rows, time multiplied)" if reader == "pandas" else ""), flush=True)  # noqa: T201
+    print(said + (" (a tenth of the rows, time multiplied)" if reader == "pandas" else ""), flush=True)
     return result
 
 
@@ -100,7 +100,7 @@ def one(reader: str, rows: int) -> None:
     """Run one reader here and print its seconds and peak MiB."""
     seconds = READERS[reader](os.environ["BENCHMARK_URL"], rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": round(seconds, 2), "peak_mib": round(peak)}))  # noqa: T201
+    print(json.dumps({"seconds": round(seconds, 2), "peak_mib": round(peak)}))
 
 
 def compare(rows: int) -> None:
@@ -111,16 +111,18 @@ def compare(rows: int) -> None:
         try:
             server.create_databases(["company"])
             url = server.url("company")
-            print(f"filling {rows:,} rows x 12 columns", flush=True)  # noqa: T201
+            print(f"filling {rows:,} rows x 12 columns", flush=True)
             fill(url, rows)
             results = {reader: measured(reader, url, rows) for reader in ("psql_copy", "ours", "pandas")}
         finally:
             server.stop()
-    print(  # noqa: T201
-        json.dumps({
-            "seconds": {reader: results[reader]["seconds"] for reader in READERS},
-            "peak_mib": {reader: results[reader]["peak_mib"] for reader in ("ours", "pandas")},
-        })
+    print(
+        json.dumps(
+            {
+                "seconds": {reader: results[reader]["seconds"] for reader in READERS},
+                "peak_mib": {reader: results[reader]["peak_mib"] for reader in ("ours", "pandas")},
+            }
+        )
     )
 
 

@@ -57,7 +57,7 @@ def say_in_log(rows: int) -> None:
     log.info("read %s rows so far", f"{rows:,}")
 
 
-def ingest(  # noqa: PLR0913 - two doors, what to read, where to, and how
+def ingest(
     source: SourceDatabase,
     datasets: DatasetStore,
     spec_source: PostgresTable,
@@ -113,12 +113,11 @@ def _upsert(
     """The changed rows are in the dataset; None when they are too many to gather."""
     gathered: list[pa.RecordBatch] = []
     rows = 0
-    with pull.changed() as reader:
-        for batch in _saying(reader, say):
-            rows += batch.num_rows
-            if rows > GATHERED_ROWS:
-                return None
-            gathered.append(batch)
+    for batch in _saying(pull.changed(), say):
+        rows += batch.num_rows
+        if rows > GATHERED_ROWS:
+            return None
+        gathered.append(batch)
     pulled = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(gathered, pull.schema)))
     keys = pulled.lazy().select(key)
     stored = datasets.scan(before.name, before.version).join(keys, on=key, how="semi").collect(engine="streaming")
@@ -129,7 +128,7 @@ def _upsert(
     return _Load(after, changes, None)
 
 
-def _replace(  # noqa: PLR0913 - see ingest
+def _replace(
     pull: Pull,
     datasets: DatasetStore,
     name: str,
@@ -147,7 +146,7 @@ def _replace(  # noqa: PLR0913 - see ingest
     return _Load(after, compare(old, new, key, max(before.rows, after.rows)), reason)
 
 
-def _saying(batches: pa.RecordBatchReader, say: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+def _saying(batches: Iterator[pa.RecordBatch], say: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
     rows, said = 0, time.monotonic()
     for batch in batches:
         rows += batch.num_rows

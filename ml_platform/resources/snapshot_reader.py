@@ -33,64 +33,84 @@ class SnapshotReader:
         self._url = url
         self._snapshot = snapshot
         self._schema = schema
-        self._stop = threading.Event()
-        self.failure: Exception | None = None
+        self._readings: list[_Reading] = []
 
-    def read(self, queries: Sequence[str]) -> pa.RecordBatchReader:
+    def read(self, queries: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of all queries, in no particular order; read while they are consumed."""
-        return pa.RecordBatchReader.from_batches(self._schema, self._batches(queries))
+        reading = _Reading(self._url, self._snapshot, self._schema, queries)
+        self._readings.append(reading)
+        return reading.batches()
 
     def close(self) -> None:
         """The connections end after the batch they are at."""
-        self._stop.set()
+        for reading in self._readings:
+            reading.stop.set()
 
-    def _batches(self, queries: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        waiting: queue.Queue[pa.RecordBatch | None] = queue.Queue(WAITING)
-        pending = iter(queries)
-        lock = threading.Lock()
-        workers = [
-            threading.Thread(target=self._work, args=(pending, lock, waiting), name="snapshot reader", daemon=True)
-            for _ in range(min(CONNECTIONS, len(queries)))
-        ]
+    @property
+    def failure(self) -> Exception | None:
+        """What a connection stumbled over, when one did."""
+        return next((reading.failure for reading in self._readings if reading.failure), None)
+
+
+class _Reading:
+    """One pass over some queries: threads put batches into a short queue, the consumer takes them out."""
+
+    def __init__(self, url: str, snapshot: str, schema: pa.Schema, queries: Sequence[str]) -> None:
+        self._url = url
+        self._snapshot = snapshot
+        self._schema = schema
+        self._connections = min(CONNECTIONS, len(queries))
+        self._pending = iter(queries)
+        self._lock = threading.Lock()
+        self._waiting: queue.Queue[pa.RecordBatch | None] = queue.Queue(WAITING)
+        self.stop = threading.Event()
+        self.failure: Exception | None = None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(self._connections)]
         for worker in workers:
             worker.start()
         try:
             working = len(workers)
             while working:
-                batch = waiting.get()
-                if batch is not None:
-                    yield batch
-                working -= batch is None
+                batch = self._waiting.get()
                 if self.failure:
                     raise self.failure
+                if batch is None:
+                    working -= 1
+                else:
+                    yield batch
         finally:
-            self.close()
+            self.stop.set()
             for worker in workers:
                 worker.join()
 
-    def _work(self, pending: Iterator[str], lock: threading.Lock, waiting: queue.Queue[pa.RecordBatch | None]) -> None:
+    def _work(self) -> None:
         try:
             with closing(adbc.connect(self._url)) as connection, closing(connection.cursor()) as cursor:
                 cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
-                while (query := self._next(pending, lock)) is not None:
+                while (query := self._next()) is not None:
                     cursor.execute(query)
                     for batch in cursor.fetch_record_batch():
-                        self._put(waiting, batch.cast(self._schema))
+                        self._put(batch.cast(self._schema))
+                        if self.stop.is_set():
+                            break
         except Exception as error:  # noqa: BLE001 - it is raised again where the batches are consumed
             self.failure = self.failure or error
         finally:
-            self._put(waiting, None)
+            self._put(None)
 
-    def _next(self, pending: Iterator[str], lock: threading.Lock) -> str | None:
-        with lock:
-            return None if self._stop.is_set() else next(pending, None)
+    def _next(self) -> str | None:
+        with self._lock:
+            return None if self.stop.is_set() else next(self._pending, None)
 
-    def _put(self, waiting: queue.Queue[pa.RecordBatch | None], batch: pa.RecordBatch | None) -> None:
-        while not self._stop.is_set():
+    def _put(self, batch: pa.RecordBatch | None) -> None:
+        """Hand a batch over, unless the consumer has gone."""
+        while not self.stop.is_set():
             try:
-                waiting.put(batch, timeout=PATIENCE_SECONDS)
+                self._waiting.put(batch, timeout=PATIENCE_SECONDS)
             except queue.Full:
                 continue
             return

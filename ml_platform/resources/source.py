@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 import adbc_driver_manager
 import dagster as dg
@@ -16,6 +17,7 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import Field
 
 from ml_platform.modeling.ingestion import Column, Cursor, arrow_schema, why_full
@@ -23,15 +25,15 @@ from ml_platform.modeling.spec import PostgresTable
 from ml_platform.resources.snapshot_reader import SnapshotReader
 from ml_platform.resources.unavailable import UnavailableError
 
-CONNECT_SECONDS = 10
+# A peer that vanished is noticed within a minute or two instead of never; what the URL says itself goes first.
+DIALLING = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "tcp_user_timeout": "90000"}
 PAGE_BYTES = 8192
 # A range is big enough to cost nothing to begin, small enough that the connections finish together.
 RANGE_PAGES = 8192
 # Lost, shutting down, out of connections or out of locks: PostgreSQL's error classes that another try may cure.
 PASSING = ("08", "53", "57P", "40")
-HEAP = "heap"
 
-Connection = psycopg.Connection[tuple[object, ...]]
+Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class SourceError(ValueError):
@@ -57,11 +59,11 @@ class Pull:
     _changed: list[str] = field(repr=False)
     _all: list[str] = field(repr=False)
 
-    def changed(self) -> pa.RecordBatchReader:
+    def changed(self) -> Iterator[pa.RecordBatch]:
         """The rows that changed since the given cursor, and perhaps a few that did not."""
         return self._reader.read(self._changed)
 
-    def everything(self) -> pa.RecordBatchReader:
+    def everything(self) -> Iterator[pa.RecordBatch]:
         """All rows, in no particular order."""
         return self._reader.read(self._all)
 
@@ -100,14 +102,15 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         with self._asking(table.table), self._pooled() as connection:
             relation = _find(connection, table.table)
-            condition = sql.SQL("true")
+            condition: sql.Composable = sql.SQL("true")
             if table.changed_at and after:
                 _require(table.table, _columns(connection, relation.oid), {"source.changed_at": table.changed_at})
                 condition = sql.SQL("{} > {}").format(sql.Identifier(table.changed_at), after)
             elif since and relation.tracked and _comparable(connection, since, relation):
                 condition = _since(since)
             query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} LIMIT {}) changed")
-            return int(_one(connection, query.format(_identifier(table.table), condition, at_most))[0])  # type: ignore[call-overload]
+            (count,) = _one(connection, query.format(_identifier(table.table), condition, at_most))
+            return int(count)
 
     @contextmanager
     def pull(self, table: PostgresTable, since: Cursor | None, columns: Sequence[str] | None = None) -> Iterator[Pull]:
@@ -129,16 +132,18 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
                     cursor = _position(connection, server, relation, wanted)
                     _check_key(connection, table, relation)
                     schema = arrow_schema(wanted, table.key)
-                    reader = SnapshotReader(self.url, snapshot, schema)
+                    reader = SnapshotReader(_dialled(self.url), snapshot, schema)
                     reason = why_full(since, cursor)
                     every = _queries(connection, table, relation, wanted, None)
                     some = [] if reason else _queries(connection, table, relation, wanted, since)
                     yield Pull(cursor, reason, schema, reader, some, every)
-            except Exception as error:
-                # The writer saw only that the stream broke; the reader knows why.
-                raise (reader and reader.failure) or error from None
+            except Exception:
+                if reader is not None and reader.failure is not None:
+                    # The writer saw only that the stream broke; the reader knows why.
+                    raise reader.failure from None
+                raise
             finally:
-                if reader:
+                if reader is not None:
                     reader.close()
 
     @contextmanager
@@ -154,40 +159,44 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         """A connection of this process's pool, in autocommit: for short questions."""
         pooled = _engine(self.url, os.getpid()).raw_connection()
         try:
-            yield pooled.driver_connection  # type: ignore[misc]
+            yield cast("Connection", pooled.driver_connection)
         finally:
             pooled.close()
 
     def _connected(self) -> Connection:
         """A connection of its own, in autocommit: for a transaction that lasts as long as a load."""
-        return psycopg.connect(self.url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+        return psycopg.connect(_dialled(self.url), autocommit=True)
 
 
 @functools.lru_cache(maxsize=8)
 def _engine(url: str, pid: int) -> sqlalchemy.Engine:  # noqa: ARG001 - a forked child must not use its parent's sockets
-    given = sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
+    # The driver reads the URL itself: SQLAlchemy would refuse one with several hosts.
     return sqlalchemy.create_engine(
-        given,
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(_dialled(url), autocommit=True),
         isolation_level="AUTOCOMMIT",
         pool_size=2,
         max_overflow=8,
         pool_pre_ping=True,
         pool_recycle=600,
-        connect_args={"connect_timeout": CONNECT_SECONDS},
-        hide_parameters=True,
     )
+
+
+def _dialled(url: str) -> str:
+    return make_conninfo("", **{**DIALLING, **conninfo_to_dict(url)})
 
 
 def _address(url: str) -> str:
     parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, f"{user}{parts.hostname or ''}{port}", parts.path, "", ""))
+    login, at, hosts = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, f"{login.partition(':')[0]}{at}{hosts}", parts.path, "", ""))
 
 
 def _without_password(text: str, url: str) -> str:
-    password = urlsplit(url).password
-    for secret in filter(None, (url, password)):
+    parts = urlsplit(url)
+    written = parts.netloc.rpartition("@")[0].partition(":")[2]
+    secrets = {url, written, unquote(written), *parse_qs(parts.query).get("password", [])} - {""}
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return " ".join(text.split())
 
@@ -215,7 +224,7 @@ def _looks_lost(error: Exception) -> bool:
     return isinstance(error, adbc_driver_manager.Error) and "connection" in str(error).lower()
 
 
-def _one(connection: Connection, query: sql.Composable, *values: object) -> tuple[object, ...]:
+def _one(connection: Connection, query: sql.SQL | sql.Composed, *values: object) -> tuple[Any, ...]:
     row = connection.execute(query, values or None).fetchone()
     if row is None:
         msg = "PostgreSQL answered with no row"
@@ -242,7 +251,7 @@ class _Relation:
 
 TREE = sql.SQL("""
 WITH RECURSIVE tree AS (
-    SELECT %s::oid AS oid UNION ALL SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
+    SELECT %s::oid AS oid UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
 )
 SELECT md5(string_agg(c.oid || '/' || c.relfilenode, ' ' ORDER BY c.oid)),
        bool_and(c.relkind = 'p' OR c.relkind = 'r' AND coalesce(am.amname, '') = 'heap'),
@@ -252,6 +261,17 @@ FROM tree JOIN pg_class c ON c.oid = tree.oid LEFT JOIN pg_am am ON am.oid = c.r
 """)
 
 
+TABLES = sql.SQL("""
+SELECT CASE WHEN pg_table_is_visible(oid) THEN relname ELSE relnamespace::regnamespace || '.' || relname END
+FROM pg_class WHERE relkind::text = ANY(%s)
+AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+ORDER BY 1
+""")
+TIMELINE = """
+SELECT CASE WHEN pg_is_in_recovery() THEN 'replica' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END
+"""
+
+
 def _find(connection: Connection, table: str) -> _Relation:
     named = _identifier(table).as_string(connection)
     row = connection.execute(
@@ -259,18 +279,13 @@ def _find(connection: Connection, table: str) -> _Relation:
         (named, list("rpvmf")),
     ).fetchone()
     if row is None:
-        there = connection.execute(
-            "SELECT CASE WHEN pg_table_is_visible(oid) THEN relname ELSE relnamespace::regnamespace || '.' || relname END"
-            " FROM pg_class WHERE relkind::text = ANY(%s) AND relnamespace::regnamespace::text"
-            " NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1",
-            (list("rpvmf"),),
-        ).fetchall()
-        msg = f"there is no table {table} in the source database: correct source.table{_near(table, [str(t) for (t,) in there])}"
+        there = [str(name) for (name,) in connection.execute(TABLES, (list("rpvmf"),))]
+        msg = f"there is no table {table} in the source database: correct source.table{_near(table, there)}"
         raise SourceError(msg)
-    oid, kind = int(row[0]), str(row[1])  # type: ignore[call-overload]
+    oid, kind = int(row[0]), str(row[1])
     storage, heap, parts, size = _one(connection, TREE, oid, oid)
     whole = kind == "r" and parts == 1 and bool(heap)
-    return _Relation(oid, kind, str(storage), bool(heap), int(size) // PAGE_BYTES if whole else None)  # type: ignore[call-overload]
+    return _Relation(oid, kind, str(storage), bool(heap), int(size) // PAGE_BYTES if whole else None)
 
 
 def _near(wrong: str, there: Sequence[str]) -> str:
@@ -335,13 +350,8 @@ def _snapshot(connection: Connection, table: str) -> Iterator[tuple[str, str]]:
 
 def _server(connection: Connection) -> str:
     """Which cluster this is, on which timeline: a restored or promoted copy is another one."""
-    return "/".join(
-        str(_tolerant(connection, question))
-        for question in (
-            "SELECT system_identifier FROM pg_control_system()",
-            "SELECT CASE WHEN pg_is_in_recovery() THEN 'replica' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END",
-        )
-    )
+    cluster = _tolerant(connection, "SELECT system_identifier FROM pg_control_system()")
+    return f"{cluster}/{_tolerant(connection, TIMELINE)}"
 
 
 def _tolerant(connection: Connection, question: str) -> object:
@@ -354,7 +364,7 @@ def _tolerant(connection: Connection, question: str) -> object:
 def _position(connection: Connection, server: str, relation: _Relation, columns: tuple[Column, ...]) -> Cursor:
     (xmin,) = _one(connection, sql.SQL("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
     return Cursor(
-        xmin=int(xmin),  # type: ignore[call-overload]
+        xmin=int(xmin),
         server=server,
         table=relation.oid,
         storage=relation.storage,
@@ -421,7 +431,7 @@ def _queries(
         return [base.as_string(connection)]
     starts = range(0, relation.pages, RANGE_PAGES)
     ranges = [sql.SQL(" AND ctid >= {}::tid").format(f"({start},0)") for start in starts]
-    ends = [sql.SQL(" AND ctid < {}::tid").format(f"({start},0)") for start in starts[1:]]
+    ends: list[sql.Composable] = [sql.SQL(" AND ctid < {}::tid").format(f"({start},0)") for start in starts[1:]]
     ends.append(sql.SQL(""))  # The last range is open: the table may have grown since it was measured.
     return [(base + low + high).as_string(connection) for low, high in zip(ranges, ends, strict=True)]
 
