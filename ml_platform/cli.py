@@ -68,7 +68,7 @@ def up(**ports: int | None) -> None:
 
     here = settings.load()
     given = {name: port for name, port in ports.items() if port}
-    platform.up(replace(here, **given) if given else here, click.echo)  # type: ignore[arg-type] - ports are numbers
+    platform.up(replace(here, **given) if given else here, click.echo)  # type: ignore[arg-type]  # ports are numbers
 
 
 @main.command()

@@ -78,7 +78,7 @@ def load() -> Settings:
     given = {f.name: os.environ[key] for f in fields(Settings) if (key := variable(f.name)) in os.environ}
     state = Path(given.pop("state", "") or PROJECT / ".ml_platform").absolute()
     ports = {name: _port(name, given.pop(name)) for name in list(given) if name.endswith("_port")}
-    return Settings(state=state, **ports, **given)  # type: ignore[arg-type] - all the others are text
+    return Settings(state=state, **ports, **given)  # type: ignore[arg-type]  # all the others are text
 
 
 def _port(name: str, text: str) -> int:

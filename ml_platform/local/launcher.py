@@ -116,7 +116,7 @@ class ForkRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         self._context = multiprocessing.get_context("forkserver")
         self._starting = threading.Lock()
         self._watchers: dict[str, threading.Thread] = {}
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -150,7 +150,7 @@ class ForkRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         origin = run.job_code_origin
         if origin is None:
             msg = f"run {run.run_id} does not say where its code is"
-            raise DagsterLaunchFailedError(msg)
+            raise DagsterLaunchFailedError(msg)  # type: ignore[no-untyped-call]
         arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref(), set_exit_code_on_failure=True)
         waiting, go = self._context.Pipe(duplex=False)
         with waiting, go:
@@ -179,7 +179,9 @@ class ForkRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             self._settle(run_id, worker)
             return True
         processes.send(worker.pid, worker.since, signal.SIGINT)
-        threading.Thread(target=self._insist, args=(run_id, worker), name=f"terminate-{run_id[:8]}", daemon=True).start()
+        threading.Thread(
+            target=self._insist, args=(run_id, worker), name=f"terminate-{run_id[:8]}", daemon=True
+        ).start()
         return True
 
     @property

@@ -38,4 +38,6 @@ def _settle(instance: DagsterInstance, run: DagsterRun) -> None:
     if run.status == DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, "The run was being terminated when the platform stopped.")
     else:
-        instance.report_run_failed(run, "The platform stopped while the run was under way; nothing executes it any more.")
+        instance.report_run_failed(
+            run, "The platform stopped while the run was under way; nothing executes it any more."
+        )

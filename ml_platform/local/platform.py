@@ -99,7 +99,11 @@ class Platform:
         state.publish(self._here.state, self._here.as_environment() | {"DAGSTER_HOME": str(PROJECT)})
 
     def _refuse_busy_ports(self) -> None:
-        ports = {"dagster": self.asked.dagster_port, "mlflow": self.asked.mlflow_port, "serving": self.asked.serving_port}
+        ports = {
+            "dagster": self.asked.dagster_port,
+            "mlflow": self.asked.mlflow_port,
+            "serving": self.asked.serving_port,
+        }
         if not self.asked.postgres_url:
             ports["postgres"] = self.asked.postgres_port
         for name, port in ports.items():
@@ -231,7 +235,9 @@ class Platform:
             while watch and (runs := watch.under_way()) and time.monotonic() < deadline:
                 if self._supervisor.hurry.is_set():
                     return
-                self.say(f"  cancelling {len(runs)} run{'s'[: len(runs) > 1]} under way; queued ones go on at the next start")
+                self.say(
+                    f"  cancelling {len(runs)} run{'s'[: len(runs) > 1]} under way; queued ones go on at the next start"
+                )
                 watch.page.terminate(runs)
                 while set(watch.under_way()) & set(runs) and time.monotonic() < deadline:
                     time.sleep(0.3)
@@ -249,7 +255,9 @@ def refuse_busy_port(name: str, port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             option = f"--{name}-port NUMBER or {PREFIX}{name.upper()}_PORT"
-            msg = f"port {port} is not free ({error.strerror}{_holder(port)}): stop what uses it, or choose with {option}"
+            msg = (
+                f"port {port} is not free ({error.strerror}{_holder(port)}): stop what uses it, or choose with {option}"
+            )
             raise PlatformError(msg) from None
 
 
@@ -257,7 +265,7 @@ def _holder(port: int) -> str:
     """Who listens on the port, as far as this user may know."""
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
                 return f", held by {psutil.Process(connection.pid).name()} with process id {connection.pid}"
     return ""
 

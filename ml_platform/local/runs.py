@@ -34,7 +34,9 @@ EVENTS = """query($run: ID!, $after: String, $limit: Int) {
       ... on ExecutionStepFailureEvent { error { message causes { message } } }
       ... on AssetCheckEvaluationEvent { evaluation { checkName success severity description assetKey { path } } }
       ... on RunFailureEvent { error { message causes { message } } } } } } }"""
-TERMINATE = """mutation($ids: [String!]!) { terminateRuns(runIds: $ids, terminatePolicy: SAFE_TERMINATE) { __typename } }"""
+TERMINATE = (
+    """mutation($ids: [String!]!) { terminateRuns(runIds: $ids, terminatePolicy: SAFE_TERMINATE) { __typename } }"""
+)
 LOADED = """{ workspaceOrError { __typename ... on Workspace { locationEntries { name loadStatus
   locationOrLoadError { __typename ... on PythonError { message causes { message } } } } } } }"""
 
@@ -55,7 +57,11 @@ class RoomEvent:
         size = "" if self.rows is None else f", {self.rows:,} rows"
         took = f" ({self.seconds:.1f} s{size})" if self.seconds else ""
         note = f": {self.note}" if self.note else ""
-        return f"{self.model}: {self.room} {self.state}{took}{note}" if self.room else f"{self.model}: {self.state}{took}{note}"
+        return (
+            f"{self.model}: {self.room} {self.state}{took}{note}"
+            if self.room
+            else f"{self.model}: {self.state}{took}{note}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Keeps services running: starts them with their logs, notices their end, restarts them, and stops every one of them."""
+"""Keeps services running: starts them with their logs, notices their end, restarts them, and stops every one."""
 
 import json
 import os
@@ -142,7 +142,9 @@ class Supervisor:
 
     def _remember(self) -> None:
         """The next platform can end these processes should this one be killed."""
-        record = [{"name": name, "pid": child.process.pid, "since": child.since} for name, child in self._children.items()]
+        record = [
+            {"name": name, "pid": child.process.pid, "since": child.since} for name, child in self._children.items()
+        ]
         fresh = self._record.with_suffix(".new")
         fresh.write_text(json.dumps(record), encoding="utf-8")
         fresh.replace(self._record)

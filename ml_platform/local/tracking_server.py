@@ -1,7 +1,6 @@
 """The MLflow server in one process: `mlflow server` is two, and both import all of MLflow one after the other."""
 
 import os
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,4 +47,4 @@ def _configure(backend: str, artifacts: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

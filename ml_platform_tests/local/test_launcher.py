@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -15,6 +15,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.launcher.base import WorkerStatus
 
 from ml_platform.local.launcher import WORKER_TAG, ForkRunLauncher, Worker
+from ml_platform.local.leftovers import fail_dead_runs
 
 DEADLINE = 60
 JOBS = """
@@ -33,15 +34,15 @@ def wrong():
     raise ValueError("as intended")
 
 @dg.op
-def slow():
-    (HERE / "slow_has_begun").write_text(str(os.getpid()))
+def slow(context):
+    (HERE / f"begun-{context.run_id}").touch()
     time.sleep(600)
 
 @dg.op
-def deaf():
+def deaf(context):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    (HERE / "slow_has_begun").write_text(str(os.getpid()))
+    (HERE / f"begun-{context.run_id}").touch()
     time.sleep(600)
 
 @dg.op
@@ -100,16 +101,26 @@ class Bench:
         assert isinstance(launcher, ForkRunLauncher)
         return launcher
 
+    def create(
+        self,
+        job: str,
+        tags: Mapping[str, str] | None = None,
+        file: Path | None = None,
+    ) -> DagsterRun:
+        """A run of the job that nobody has launched, its code in another file if so asked."""
+        name = f"{job}_job"
+        repository = ReconstructableRepository.for_file(str(self.jobs), "all_jobs", str(self.folder))
+        elsewhere = ReconstructableRepository.for_file(str(file or self.jobs), "all_jobs", str(self.folder))
+        return self.instance.create_run_for_job(
+            repository.get_reconstructable_job(name).get_definition(),
+            job_code_origin=elsewhere.get_reconstructable_job(name).get_python_origin(),
+            tags=tags,
+        )
+
     def launch(self, job: str, file: Path | None = None) -> DagsterRun:
         """A run of the job, launched."""
-        job_name = f"{job}_job"
-        repository = ReconstructableRepository.for_file(str(self.jobs), "all_jobs", str(self.folder))
-        definition = repository.get_reconstructable_job(job_name).get_definition()
-        if file:
-            repository = ReconstructableRepository.for_file(str(file), "all_jobs", str(self.folder))
-        origin = repository.get_reconstructable_job(job_name).get_python_origin()
-        run = self.instance.create_run_for_job(definition, job_code_origin=origin)
-        return self.instance.launch_run(run.run_id, None)  # type: ignore[arg-type] - our launcher needs no workspace
+        run = self.create(job, file=file)
+        return self.instance.launch_run(run.run_id, None)  # type: ignore[arg-type]  # no workspace is needed
 
     def run(self, run_id: str) -> DagsterRun:
         """The run as it is now."""
@@ -129,11 +140,12 @@ class Bench:
             for entry in self.instance.all_logs(run_id)
         )
 
-    def wait_until_slow(self) -> int:
-        """The process id of the run whose slow step has begun."""
-        mark = self.folder / "slow_has_begun"
-        wait_until(lambda: mark.exists() and bool(mark.read_text()), lambda: "the slow step never began")
-        return int(mark.read_text())
+    def wait_until_slow(self, run_id: str) -> Worker:
+        """The worker of the run, whose slow step has begun."""
+        wait_until((self.folder / f"begun-{run_id}").exists, lambda: self.told(run_id))
+        worker = Worker.of(self.run(run_id))
+        assert worker is not None
+        return worker
 
 
 def wait_until(true: Callable[[], bool], otherwise: Callable[[], str]) -> None:
@@ -144,10 +156,10 @@ def wait_until(true: Callable[[], bool], otherwise: Callable[[], str]) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """An instance of its own; no worker survives the test."""
-    made = Bench(tmp_path)
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One instance for all: making its storage takes longer than a run. No worker survives."""
+    made = Bench(tmp_path_factory.mktemp("bench"))
     yield made
     for run in made.instance.get_runs():
         if worker := Worker.of(run):
@@ -156,11 +168,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.instance.dispose()
 
 
-def hanging(bench: Bench, job: str, seconds: float = 600) -> tuple[subprocess.Popen[str], str]:
+def hanging(
+    bench: Bench, job: str, seconds: float = 600, env: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[str], str]:
     """Another process that has launched the job, and the run's id."""
     other = subprocess.Popen(
         [sys.executable, "-c", LAUNCH_AND_HANG, str(bench.folder), job, str(seconds)],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, text=True, env=env,
     )  # fmt: skip
     assert other.stdout is not None
     return other, other.stdout.readline().strip()
@@ -212,7 +226,7 @@ def test_the_environment_of_the_launcher_reaches_the_run(bench: Bench, monkeypat
 def test_a_killed_worker_fails_its_run_at_once(bench: Bench) -> None:
     """Kill -9, as the kernel does when memory runs out."""
     run_id = bench.launch("slow").run_id
-    os.kill(bench.wait_until_slow(), signal.SIGKILL)
+    os.kill(bench.wait_until_slow(run_id).pid, signal.SIGKILL)
 
     bench.wait_for(run_id, DagsterRunStatus.FAILURE)
 
@@ -245,7 +259,7 @@ def test_code_that_cannot_be_imported_is_reported_on_the_run(bench: Bench) -> No
 def test_a_terminated_run_becomes_canceled(bench: Bench) -> None:
     """Dagster ends it properly: the step is interrupted."""
     run_id = bench.launch("slow").run_id
-    bench.wait_until_slow()
+    bench.wait_until_slow(run_id)
 
     assert bench.launcher.terminate(run_id)
 
@@ -254,22 +268,21 @@ def test_a_terminated_run_becomes_canceled(bench: Bench) -> None:
 
 
 def test_a_run_that_does_not_listen_is_killed_after_the_grace_period(bench: Bench) -> None:
-    """Nothing that a step does can keep it from being cancelled, and asking never blocks."""
+    """Nothing that a step does can keep it from being cancelled."""
     run_id = bench.launch("deaf").run_id
-    pid = bench.wait_until_slow()
-    asked = time.monotonic()
+    worker = bench.wait_until_slow(run_id)
 
     bench.launcher.terminate(run_id)
 
-    assert time.monotonic() - asked < 1
+    assert worker.is_alive(), "asking waited for the end"
     bench.wait_for(run_id, DagsterRunStatus.CANCELED)
-    wait_until(lambda: not psutil.pid_exists(pid), lambda: "the worker still lives")
+    assert not worker.is_alive()
 
 
-def test_a_run_outlives_its_launcher_and_any_process_can_tell(bench: Bench) -> None:
-    """The daemon is killed: the run goes on, is known to live, and can be terminated from elsewhere."""
+def test_a_run_outlives_its_launcher_and_can_be_terminated_from_elsewhere(bench: Bench) -> None:
+    """The daemon is killed: the run goes on, is known to live, and obeys."""
     daemon, run_id = hanging(bench, "slow")
-    bench.wait_until_slow()
+    bench.wait_until_slow(run_id)
     daemon.kill()
     daemon.wait()
 
@@ -280,28 +293,30 @@ def test_a_run_outlives_its_launcher_and_any_process_can_tell(bench: Bench) -> N
     bench.wait_for(run_id, DagsterRunStatus.CANCELED)
 
 
-def test_a_launcher_does_not_wait_for_its_runs_when_it_exits(bench: Bench) -> None:
-    """A daemon can be stopped while a run goes on."""
+def test_a_launcher_that_exits_does_not_wait_for_its_run_whose_death_is_noticed_later(bench: Bench) -> None:
+    """What run monitoring of the next daemon asks is answered right, before and after."""
     daemon, run_id = hanging(bench, "slow", seconds=0)
-    bench.wait_until_slow()
+    worker = bench.wait_until_slow(run_id)
+    daemon.wait(DEADLINE)
 
-    daemon.wait(20)
+    alive = bench.launcher.check_run_worker_health(bench.run(run_id))
+    worker.kill()
+    dead = bench.launcher.check_run_worker_health(bench.run(run_id))
 
-    assert bench.launcher.check_run_worker_health(bench.run(run_id)).status == WorkerStatus.RUNNING
+    assert (alive.status, dead.status) == (WorkerStatus.RUNNING, WorkerStatus.FAILED)
 
 
-def test_a_worker_that_died_with_its_launcher_is_found_dead(bench: Bench) -> None:
-    """What run monitoring of the next daemon asks."""
-    daemon, run_id = hanging(bench, "slow")
-    worker = bench.wait_until_slow()
-    daemon.kill()
-    os.kill(worker, signal.SIGKILL)
-    daemon.wait()
+def test_a_platform_that_starts_settles_what_died_with_the_last_one(bench: Bench) -> None:
+    """Nobody watches these runs any more: they are failed, and their living workers ended first."""
+    daemon, living = hanging(bench, "slow", seconds=0)
+    worker = bench.wait_until_slow(living)
+    daemon.wait(DEADLINE)
 
-    wait_until(
-        lambda: bench.launcher.check_run_worker_health(bench.run(run_id)).status == WorkerStatus.FAILED,
-        lambda: "the dead worker was taken to be alive",
-    )
+    assert list(fail_dead_runs(bench.instance, end_living=False)) == []
+    assert list(fail_dead_runs(bench.instance, end_living=True)) == [living]
+
+    assert not worker.is_alive()
+    assert bench.run(living).status == DagsterRunStatus.FAILURE
 
 
 def test_a_reused_process_id_is_not_taken_for_the_worker(bench: Bench) -> None:
@@ -319,10 +334,7 @@ def test_a_reexecuted_run_does_not_inherit_the_worker_of_its_parent(bench: Bench
     """Dagster copies the parent's tags to the new run."""
     parent = bench.launch("quick")
     tags = bench.wait_for(parent.run_id, DagsterRunStatus.SUCCESS).tags
-    child = bench.instance.create_run_for_job(
-        ReconstructableRepository.for_file(str(bench.jobs), "all_jobs").get_reconstructable_job("quick_job")
-        .get_definition(), tags=tags,
-    )  # fmt: skip
+    child = bench.create("quick", tags=tags)
 
     assert Worker.of(bench.run(parent.run_id)) is not None
     assert Worker.of(child) is None
@@ -330,8 +342,7 @@ def test_a_reexecuted_run_does_not_inherit_the_worker_of_its_parent(bench: Bench
 
 def test_runs_leave_no_zombies(bench: Bench) -> None:
     """Neither this process nor the forking server keeps dead children."""
-    for run_id in [bench.launch("quick").run_id for _ in range(3)]:
-        bench.wait_for(run_id, DagsterRunStatus.SUCCESS)
+    bench.wait_for(bench.launch("quick").run_id, DagsterRunStatus.SUCCESS)
     bench.launcher.join()
 
     assert [child for child in family() if child.status() == psutil.STATUS_ZOMBIE] == []
@@ -342,18 +353,15 @@ def family() -> Sequence[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-@pytest.mark.parametrize("preload", ["no_such_module", "explodes"])
-def test_a_preload_that_fails_does_not_keep_runs_from_being_launched(tmp_path: Path, preload: str) -> None:
+def test_a_preload_that_breaks_does_not_keep_runs_from_being_launched(tmp_path: Path) -> None:
     """The run imports for itself, and reports what it cannot import."""
     (tmp_path / "explodes.py").write_text("raise RuntimeError('not on my watch')")
-    bench = Bench(tmp_path, preload=preload)
-    other = subprocess.run(
-        [sys.executable, "-c", LAUNCH_AND_HANG, str(tmp_path), "quick", "0"],
-        stdout=subprocess.PIPE, text=True, check=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])},
-    )  # fmt: skip
+    bench = Bench(tmp_path, preload="explodes")
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    daemon, run_id = hanging(bench, "quick", seconds=0, env={**os.environ, "PYTHONPATH": paths})
+    daemon.wait(DEADLINE)
 
-    run = bench.wait_for(other.stdout.strip(), DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE)
+    run = bench.wait_for(run_id, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE)
 
     assert run.status == DagsterRunStatus.SUCCESS, bench.told(run.run_id)
     bench.instance.dispose()

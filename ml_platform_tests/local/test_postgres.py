@@ -89,7 +89,7 @@ def test_a_half_written_folder_is_done_again(state: Path) -> None:
 
 
 def test_a_server_left_by_a_killed_platform_is_stopped_and_its_rows_are_kept(state: Path) -> None:
-    """kill -9 of the platform, then a start on the same folder, on another port."""
+    """The platform is killed with -9, then a start on the same folder, on another port."""
     first_port, second_port = free_port(), free_port()
     platform = subprocess.Popen(
         [sys.executable, "-c", START_AND_HANG, str(state), str(first_port)], stdout=subprocess.PIPE, text=True
@@ -150,7 +150,7 @@ def test_a_folder_of_something_else_is_one_clear_line(state: Path) -> None:
 
 
 def test_the_kernel_ends_it_with_its_parent(state: Path) -> None:
-    """kill -9 of the platform leaves no server behind, on Linux."""
+    """A kill -9 of the platform leaves no server behind, on Linux."""
     if sys.platform != "linux":
         pytest.skip("only Linux tells a child that its parent died")
     platform = subprocess.Popen(

@@ -59,7 +59,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     """With what to do about it."""
     (tmp_path / "state").touch()
 
-    with pytest.raises(PlatformError, match="state is a file.*move it away"):
+    with pytest.raises(PlatformError, match=r"state is a file.*move it away"):
         state.prepare(tmp_path / "state")
 
 
@@ -68,7 +68,7 @@ def test_a_folder_one_may_not_write_to_is_named(tmp_path: Path) -> None:
     """With what to do about it."""
     tmp_path.chmod(0o500)
 
-    with pytest.raises(PlatformError, match="cannot write to .*Permission denied"):
+    with pytest.raises(PlatformError, match=r"cannot write to .*Permission denied"):
         state.prepare(tmp_path / "state")
 
 
@@ -95,7 +95,9 @@ def test_a_busy_port_is_named_with_its_holder_and_the_option() -> None:
         taken.listen()
         port = taken.getsockname()[1]
 
-        with pytest.raises(PlatformError, match=f"port {port} is not free.*process id {os.getpid()}.*--mlflow-port NUMBER"):
+        with pytest.raises(
+            PlatformError, match=f"port {port} is not free.*process id {os.getpid()}.*--mlflow-port NUMBER"
+        ):
             refuse_busy_port("mlflow", port)
 
     refuse_busy_port("mlflow", port)

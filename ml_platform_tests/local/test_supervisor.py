@@ -34,7 +34,8 @@ from ml_platform.local.services import Service
 from ml_platform.local.supervisor import Supervisor
 state = Path(sys.argv[1])
 supervisor = Supervisor(state, os.environ, print)
-supervisor.start(Service(name="thing", command=(sys.executable, "-c", sys.argv[2]), is_ready=lambda: (state / "up").exists()))
+command = (sys.executable, "-c", sys.argv[2])
+supervisor.start(Service(name="thing", command=command, is_ready=(state / "up").exists))
 supervisor.wait_until_ready(["thing"])
 print("ready", flush=True)
 time.sleep(600)
@@ -80,7 +81,9 @@ def test_a_service_that_cannot_start_is_named_with_its_last_words(supervisor: Su
     """One message says which, why, and where to read on."""
     supervisor.start(thing(supervisor, "import sys; sys.exit('no such table')"))
 
-    with pytest.raises(PlatformError, match=r"thing ended unexpectedly \(exit code 1\).*thing\.log\n  \| no such table"):
+    with pytest.raises(
+        PlatformError, match=r"thing ended unexpectedly \(exit code 1\).*thing\.log\n  \| no such table"
+    ):
         supervisor.wait_until_ready(["thing"])
 
 
