@@ -50,8 +50,8 @@ def comment(text: str) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """The text as a Python literal in double quotes."""
-    return json.dumps(text, ensure_ascii=False)
+    """The text as a Python literal, in the quotes that need no escape where there are such."""
+    return repr(text) if '"' in text and "'" not in text else json.dumps(text, ensure_ascii=False)
 
 
 def literal(value: object) -> str:

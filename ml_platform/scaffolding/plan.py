@@ -301,7 +301,7 @@ def _codes(column: SourceColumn) -> str:
         odd = _odd_numbers(column.known.unique().to_numpy().astype(float).tolist())
     if not odd:
         return ""
-    rows = int(column.known.is_in(odd).sum())
+    rows = sum(value in odd for value in column.known)
     written = ", ".join(f"{v:.10g}" if isinstance(v, float) else repr(v) for v in odd)
     return f"{written} in {rows} rows: a code for missing?"
 

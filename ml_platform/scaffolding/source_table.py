@@ -87,6 +87,9 @@ def read_table(url: str, table: str, key: str | None) -> SourceTable:
             return _read(connection, table, columns, key)
     except (SourceError, UnavailableError) as error:
         raise ScaffoldError(str(error).replace("source.table", "--from")) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        msg = f"table {table}: {error.diag.message_primary}; have its owner GRANT SELECT on it to this user"
+        raise ScaffoldError(msg) from None
     except psycopg.Error as error:
         msg = f"table {table}: {' '.join(str(error).split())}; correct the rows or give a view without them"
         raise ScaffoldError(msg) from None
