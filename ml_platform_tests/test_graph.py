@@ -1,0 +1,59 @@
+"""The asset graph as people see it: a change of it is a change of this readable file, and so a reviewed one."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ml_platform import settings
+from ml_platform.definitions import definitions_for
+from ml_platform.models.catalogue import model
+
+SNAPSHOT = Path(__file__).parent / "graph.txt"
+
+
+def described(definitions: dg.Definitions) -> str:
+    """Every asset with what it follows, its checks and how it looks; then jobs, schedules and sensors."""
+    repository = definitions.get_repository_def()
+    graph = repository.asset_graph
+    lines = []
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        lines.append(key.to_user_string())
+        after = ", ".join(sorted(parent.to_user_string() for parent in node.parent_keys)) or "nothing"
+        lines.append(f"    after {after}")
+        lines.append(
+            f"    group {node.group_name}, owners {', '.join(node.owners)}, pools {', '.join(node.pools or ())}"
+        )
+        lines.append(
+            f"    kinds {', '.join(sorted(node.kinds))}; {'freshness policy' if node.freshness_policy else '-'}"
+        )
+        checks = sorted(check.name for check in node.check_keys)
+        lines.append(f"    blocking checks {', '.join(checks) or '-'}")
+    lines += [f"job {name}" for name in sorted(repository.job_names) if not name.startswith("__")]
+    lines += [f"schedule {s.name}: {s.cron_schedule}, job {s.job_name}" for s in repository.schedule_defs]
+    lines += [f"sensor {s.name}" for s in sorted(repository.sensor_defs, key=lambda s: s.name)]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_graph_of_a_model_is_as_written_down() -> None:
+    """To change it: delete graph.txt, run this test, read the difference, commit it."""
+    now = described(definitions_for((model("loan_approval"),), settings.load()))
+    if not SNAPSHOT.exists():
+        SNAPSHOT.write_text(now, encoding="utf-8")
+        pytest.fail(f"{SNAPSHOT.name} was missing and is written anew: read it and commit it")
+
+    assert now == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_every_model_has_the_same_rooms() -> None:
+    """A model is a folder; its lifecycle is derived."""
+    one, other = (
+        described(definitions_for((model(name),), settings.load())) for name in ("loan_approval", "student_dropout")
+    )
+
+    rooms = [
+        [line.partition("/")[2] for line in text.splitlines() if "/" in line and line[0] != " "]
+        for text in (one, other)
+    ]
+    assert rooms[0] == rooms[1]
