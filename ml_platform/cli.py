@@ -17,6 +17,8 @@ from ml_platform import settings
 from ml_platform.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    import httpx
+
     from ml_platform.local.runs import DagsterPage
 
 P = ParamSpec("P")
@@ -107,13 +109,11 @@ def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> N
 @clearly
 def status() -> None:
     """Show what is live and what is under way."""
-    import httpx  # noqa: PLC0415 - `--help` needs none of it
-
-    from ml_platform.local.runs import UNDER_WAY, WAITING  # noqa: PLC0415 - as above
+    from ml_platform.local.runs import UNDER_WAY, WAITING  # noqa: PLC0415 - `--help` needs none of it
 
     here = _running()
     click.echo(f"Dagster {here.dagster_page}\nMLflow {here.mlflow_url}\nModel server {here.serving_url}")
-    live = httpx.get(f"{here.serving_url}/models", timeout=10, trust_env=False).json()["models"]
+    live = _ask_model_server("/models").json()["models"]
     for model in live:
         click.echo(f"{model['name']}: version {model['version']} is live ({model['colour']})")
     for run in _page().runs(statuses=[*WAITING, *UNDER_WAY]):
@@ -190,19 +190,27 @@ def new_model(name: str, table: str, into: Path | None, task: str | None, **give
 @clearly
 def predict(model: str, row: str | None) -> None:
     """Ask the live MODEL about ROW, a JSON object; without one, about an example."""
-    import httpx  # noqa: PLC0415 - `--help` needs none of it
-
-    url = f"{_running().serving_url}/models/{model}"
-    with httpx.Client(timeout=60, trust_env=False) as client:
-        if row is None:
-            details = client.get(url)
-            rows = [details.json()["example"]] if details.is_success else [{}]
-        else:
-            rows = [_json(row)]
-        answer = client.post(f"{url}/predict", json={"rows": rows})
+    if row is None:
+        details = _ask_model_server(f"/models/{model}")
+        rows = [details.json()["example"]] if details.is_success else [{}]
+    else:
+        rows = [_json(row)]
+    answer = _ask_model_server(f"/models/{model}/predict", {"rows": rows})
     if not answer.is_success:
         raise click.ClickException(str(answer.json()["error"]))
     click.echo(json.dumps(answer.json(), indent=2))
+
+
+def _ask_model_server(path: str, body: object = None) -> "httpx.Response":
+    """The model server's answer; a body makes it a POST."""
+    import httpx  # noqa: PLC0415 - `--help` needs none of it
+
+    url = f"{_running().serving_url}{path}"
+    try:
+        return httpx.request("POST" if body else "GET", url, json=body, timeout=60, trust_env=False)
+    except httpx.TransportError:
+        msg = f"the model server does not answer at {url}: wait until the platform has restarted it, and try again"
+        raise click.ClickException(msg) from None
 
 
 def _json(text: str) -> dict[str, object]:
