@@ -86,5 +86,5 @@ def test_a_page_that_does_not_answer_is_one_clear_line() -> None:
     """The platform is most likely not running."""
     page = DagsterPage(f"http://127.0.0.1:{free_port()}")
 
-    with pytest.raises(PlatformError, match="does not answer .*: is the platform running"):
+    with pytest.raises(PlatformError, match=r"does not answer .*: is the platform running"):
         page.runs()
