@@ -25,7 +25,7 @@ EXPERIMENT = os.environ["EXPERIMENT"]
 
 @dg.asset
 def trained(context: dg.AssetExecutionContext, tracking: ExperimentTracking) -> None:
-    with tracking.training_run(context, EXPERIMENT, None) as mlflow:
+    with tracking.training_run(context, EXPERIMENT) as mlflow:
         mlflow.log_metric("score", 1.0)
         if os.environ["FAIL_IN"] == "trained":
             raise ValueError("in training")

@@ -11,13 +11,13 @@ import pandas as pd
 from mlflow.entities import RunStatus
 
 from ml_platform.assets.room import key, patiently, room
-from ml_platform.assets.trained_model import REFERENCE
 from ml_platform.modeling import drift
 from ml_platform.modeling.drift import DriftResult
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.predictions import PredictionStore
 from ml_platform.resources.tracking import CHAMPION, ExperimentTracking, Version
+from ml_platform.resources.training_log import REFERENCE
 
 DRIFTED, STATE = "drifted", "state"
 TIMEOUT_S = 900

@@ -1,5 +1,8 @@
 """Room 5, evaluation: the challenger against the champion, on rows that neither was trained on."""
 
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -9,7 +12,7 @@ import polars as pl
 from ml_platform.assets.room import as_table, patiently, room
 from ml_platform.modeling import bundle, splitting
 from ml_platform.modeling.gate import Decision, decide
-from ml_platform.modeling.scoring import Predictions, score, score_slices
+from ml_platform.modeling.scoring import score, score_slices
 from ml_platform.modeling.spec import ModelSpec, Task
 from ml_platform.modeling.splitting import Split
 from ml_platform.modeling.training import ModelCode, as_classes, known
@@ -20,6 +23,8 @@ from ml_platform.resources.products import Evaluation, TrainedModel
 from ml_platform.resources.tracking import CHAMPION, SPLIT, ExperimentTracking, Version
 
 MIN_ROWS = 50
+Scores = dict[str, dict[str, float]]
+Slices = dict[str, dict[str, dict[str, float]]]
 
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -41,40 +46,42 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         tracking: ExperimentTracking,
     ) -> dg.MaterializeResult[Evaluation]:
         with patiently(context):
-            champion = tracking.version_with_alias(spec.name, CHAMPION)
-            if trained_model.pending_version:
-                reason = f"version {trained_model.pending_version} won earlier and is not live yet"
-                return _result(trained_model, won=True, reason=reason, metadata={})
-            if champion and champion.run_id == trained_model.run_id:
-                reason = (
-                    f"nothing new to learn: version {champion.version}, the champion, was trained on these very rows"
-                )
-                return _result(trained_model, won=False, reason=reason, metadata={})
-            challenger = tracking.fetch_bundle(trained_model.run_id, bundles.path, trained_model.digest)
-            rival = tracking.fetch_bundle(champion.run_id, bundles.path, champion.digest) if champion else None
+            # A past week cannot be compared with a champion that was trained on what came after it.
+            champion = None if trained_model.as_of else tracking.version_with_alias(spec.name, CHAMPION)
+            known_answer = _known_answer(trained_model, champion)
+            if known_answer:
+                return known_answer
+            contenders = {"challenger": (trained_model.run_id, trained_model.digest)}
+            if champion:
+                contenders["champion"] = (champion.run_id, champion.digest)
+            folders = {
+                who: tracking.fetch_bundle(run, bundles.path, digest) for who, (run, digest) in contenders.items()
+            }
         code = ModelCode.of(spec)
         rows = _judged_rows(code, trained_model, champion, datasets)
-        actual = code.label(rows)
-        actual = actual if spec.task is Task.REGRESSION else as_classes(actual)
-        scores, slices = {}, {}
-        for name, folder in (("challenger", challenger), ("champion", rival)):
-            if folder is not None:
-                predictor = bundle.load(folder, folder.name)
-                predicted = predictor.predict(as_columns(rows, predictor.fields))
-                scores[name] = score(actual, predicted)
-                slices[name] = _slices(code, rows, actual, predicted)
-        decision = _decide(spec, scores, len(rows))
+        if len(rows) < MIN_ROWS:
+            reason = f"{len(rows)} rows that nobody was trained on are too few to judge; {MIN_ROWS} are needed"
+            return _result(trained_model, won=False, reason=reason, metadata={"rows_judged": len(rows)})
+        scores, slices = _scores(code, rows, folders)
+        decision = _decide(spec, scores)
         context.log.info(decision.reason)
         with patiently(context):
             tracking.log_metrics(trained_model.run_id, {f"gate_{k}": v for k, v in scores["challenger"].items()})
-        return _result(
-            trained_model,
-            won=decision.won,
-            reason=decision.reason,
-            metadata=_metadata(decision, scores, slices, len(rows)),
-        )
+        metadata = _metadata(decision, scores, slices, len(rows))
+        return _result(trained_model, won=decision.won, reason=decision.reason, metadata=metadata)
 
     return evaluation
+
+
+def _known_answer(trained: TrainedModel, champion: Version | None) -> dg.MaterializeResult[Evaluation] | None:
+    """The decision where there is nothing to compare."""
+    if trained.pending_version:
+        reason = f"version {trained.pending_version} won earlier and is not live yet"
+        return _result(trained, won=True, reason=reason, metadata={})
+    if champion and champion.run_id == trained.run_id:
+        reason = f"nothing new to learn: version {champion.version}, the champion, was trained on these very rows"
+        return _result(trained, won=False, reason=reason, metadata={})
+    return None
 
 
 def _judged_rows(
@@ -88,31 +95,34 @@ def _judged_rows(
     return rows.filter(splitting.held_out(rows, splits) & known(code.label(rows)))
 
 
-def _decide(spec: ModelSpec, scores: dict[str, dict[str, float]], rows: int) -> Decision:
+def _scores(code: ModelCode, rows: pl.DataFrame, folders: Mapping[str, Path]) -> tuple[Scores, Slices]:
+    """Every metric of every contender, overall and per slice, each predicting as it is or would be served."""
+    label = code.label(rows)
+    actual = label if code.spec.task is Task.REGRESSION else as_classes(label)
+    sliced = as_columns(rows, tuple(f for f in code.fields if f.name in code.spec.slices))
+    scores, slices = {}, {}
+    for who, folder in folders.items():
+        predictor = bundle.load(folder, folder.name)
+        predicted = predictor.predict(as_columns(rows, predictor.fields))
+        scores[who] = score(actual, predicted)
+        slices[who] = score_slices(actual, predicted, sliced, code.spec.promotion.metric)
+    return scores, slices
+
+
+def _decide(spec: ModelSpec, scores: Scores) -> Decision:
     metric = spec.promotion.metric
-    challenger = scores["challenger"].get(metric)
-    champion = scores["champion"].get(metric) if "champion" in scores else None
-    if rows < MIN_ROWS or challenger is None or ("champion" in scores and champion is None):
-        return Decision(
-            won=False,
-            reason=f"{rows} held-out rows are too few to judge {metric}; at least {MIN_ROWS} of every class are needed",
-            metric=metric,
-            challenger=float("nan") if challenger is None else challenger,
-            champion=champion,
-            floor=spec.promotion.floor,
-        )
-    return decide(spec, challenger, champion)
-
-
-def _slices(code: ModelCode, rows: pl.DataFrame, actual: Any, predicted: Predictions) -> dict[str, dict[str, float]]:
-    fields = tuple(f for f in code.fields if f.name in code.spec.slices)
-    return score_slices(actual, predicted, as_columns(rows, fields), code.spec.promotion.metric)
+    found = {who: values.get(metric, float("nan")) for who, values in scores.items()}
+    if any(isnan(value) for value in found.values()):
+        reason = f"{metric} has no value on the held-out rows, which have one class only: the champion stays"
+        floor = spec.promotion.floor
+        return Decision(won=False, reason=reason, metric=metric, challenger=float("nan"), champion=None, floor=floor)
+    return decide(spec, found["challenger"], found.get("champion"))
 
 
 def _metadata(
     decision: Decision,
-    scores: dict[str, dict[str, float]],
-    slices: dict[str, dict[str, dict[str, float]]],
+    scores: Scores,
+    slices: Slices,
     rows: int,
 ) -> dict[str, Any]:
     compared = {
@@ -127,7 +137,11 @@ def _metadata(
     numbers = {"challenger_score": decision.challenger, "champion_score": decision.champion, "floor": decision.floor}
     return {
         "metric": decision.metric,
-        **{name: dg.MetadataValue.float(value) for name, value in numbers.items() if value is not None},
+        **{
+            name: dg.MetadataValue.float(value)
+            for name, value in numbers.items()
+            if value is not None and not isnan(value)
+        },
         "rows_judged": rows,
         "scores": as_table(compared, "metric"),
         "slices": as_table(by_slice, "slice"),

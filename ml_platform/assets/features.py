@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 
 import dagster as dg
-import polars as pl
 
 from ml_platform.assets.room import as_table, columns_of, first_rows, room
 from ml_platform.modeling import leakage
+from ml_platform.modeling.candidate import features_table
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.modeling.training import ModelCode, known
 from ml_platform.modeling.validation import as_columns
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.products import Features, ValidatedData
 
-LABEL = "label"
 MOST_NULLS = 0.95
 
 
@@ -33,13 +32,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
     def features(validated_data: ValidatedData, datasets: DatasetStore) -> Iterator[dg.MaterializeResult[Features]]:
         code = ModelCode.of(spec)
         rows = datasets.read(validated_data.table.name, validated_data.table.version)
-        computed = code.features.compute(as_columns(rows, code.inputs))
-        label = code.label(rows)
-        beside = [spec.source.key, *([spec.source.event_time] if spec.source.event_time else [])]
-        frame = rows.select(beside).with_columns(
-            pl.Series(LABEL, label, nan_to_null=True),
-            *(pl.Series(f"feature_{name}", values, nan_to_null=True) for name, values in computed.items()),
-        )
+        computed, label = code.features.compute(as_columns(rows, code.inputs)), code.label(rows)
+        frame = features_table(code, rows, computed, label)
         written = datasets.overwrite(table, frame)
         strengths = leakage.strengths(computed, label, spec.task)
         nulls = leakage.null_shares(computed)

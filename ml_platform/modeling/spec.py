@@ -141,6 +141,8 @@ class ModelSpec:
             self._refuse("promotion.min_improvement", "give 0 or more")
         if not 0 <= self.quality.max_quarantine_share < 1:
             self._refuse("quality.max_quarantine_share", "give a share between 0 and 1")
+        if self.quality.max_source_age < timedelta(minutes=1):
+            self._refuse("quality.max_source_age", "give a minute or more")
         for where, cron in (("retrain.cron", self.retrain.cron), ("monitoring.cron", self.monitoring.cron)):
             if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
                 self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import dagster as dg
 import polars as pl
@@ -83,7 +84,13 @@ class DatasetStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagste
         Raises:
             DatasetNotFoundError: when there is no such dataset or version.
         """
-        return pl.scan_delta(self._table(name, version))
+        table = self._table(name, version)
+        schema = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([], pa.schema(table.schema().to_arrow())))).schema
+        # Not `pl.scan_delta`: it takes the percent signs of a quoted path, as of a folder with a space, for real ones.
+        files = [unquote(uri) if "://" not in uri else uri for uri in table.file_uris()]
+        if not files:
+            return pl.LazyFrame(schema=schema)
+        return pl.scan_parquet(files, schema=schema, missing_columns="insert")
 
     def read(self, name: str, version: int | None = None) -> pl.DataFrame:
         """All rows of a version (the newest when None), in no particular order."""

@@ -14,6 +14,7 @@ from ml_platform.modeling.schema import Field
 from ml_platform.modeling.spec import Task
 from ml_platform.resources import pyfunc_model
 
+WHOLE = {"bool": DataType.boolean, "int64": DataType.long}
 REQUIREMENTS = ("numpy", "scikit-learn", "skops", "polars", "pandas", "msgspec")
 
 
@@ -37,12 +38,15 @@ def log_bundle(mlflow: Any, predictor: Predictor, folder: Path) -> str:
 
 
 def _column(field: Field) -> ColSpec:
+    """The column as pandas reads it from a database, where a missing whole number turns a column into floats."""
     types = {Kind.NUMBER: DataType.double, Kind.TEXT: DataType.string, Kind.TIME: DataType.datetime}
-    return ColSpec(types[field.kind], name=field.name, required=not field.nullable)
+    kind = types[field.kind] if field.nullable else WHOLE.get(field.dtype, types[field.kind])
+    return ColSpec(kind, name=field.name, required=not field.nullable)
 
 
 def _typed(frame: pd.DataFrame, fields: tuple[Field, ...]) -> pd.DataFrame:
-    numbers = {f.name: "float64" for f in fields if f.kind is Kind.NUMBER}
+    floats = {f.name for f in fields if f.kind is Kind.NUMBER and (f.nullable or f.dtype not in WHOLE)}
+    numbers = dict.fromkeys(floats, "float64")
     times = {f.name: "datetime64[us]" for f in fields if f.kind is Kind.TIME}
     return frame.astype({**numbers, **times})
 

@@ -87,20 +87,28 @@ class _Reading:
 
     def _work(self) -> None:
         try:
-            with closing(adbc.connect(self._url)) as connection, closing(connection.cursor()) as cursor:
-                cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                cursor.execute(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
-                while (query := self._next()) is not None:
-                    cursor.execute(query)
-                    for batch in cursor.fetch_record_batch():
-                        self._put(batch.cast(self._schema))
-                        if self.stop.is_set():
-                            break
+            while (query := self._next()) is not None:
+                self._read(query)
         except Exception as error:  # noqa: BLE001 - it is raised again where the batches are consumed
             self.failure = self.failure or error
         finally:
             self._put(None)
+
+    def _read(self, query: str) -> None:
+        """Hand over the rows of one query.
+
+        Each has a connection of its own: some versions of the driver end the process when they are given a query on a
+        connection that was cut, while a cut within an answer is an error like any other.
+        """
+        with closing(adbc.connect(self._url)) as connection, closing(connection.cursor()) as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
+            cursor.execute(query)
+            for batch in cursor.fetch_record_batch():
+                self._put(batch.cast(self._schema))
+                if self.stop.is_set():
+                    return
 
     def _next(self) -> str | None:
         with self._lock:

@@ -5,7 +5,7 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -32,6 +32,7 @@ PAGE_BYTES = 8192
 RANGE_PAGES = 8192
 # Lost, shutting down, out of connections or out of locks: PostgreSQL's error classes that another try may cure.
 PASSING = ("08", "53", "57P", "40")
+LOST = re.compile("connection|server closed|shutting down|starting up|could not (send|receive)|time ?out|recovery|SSL")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -126,7 +127,7 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         reader: SnapshotReader | None = None
         with self._asking(table.table):
             try:
-                with self._connected() as connection, _snapshot(connection, table.table) as (server, snapshot):
+                with closing(self._connected()) as connection, _snapshot(connection, table.table) as (server, snapshot):
                     relation = _find(connection, table.table)
                     wanted = _wanted(table, _columns(connection, relation.oid), columns)
                     cursor = _position(connection, server, relation, wanted)
@@ -140,7 +141,7 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             except Exception:
                 if reader is not None and reader.failure is not None:
                     # The writer saw only that the stream broke; the reader knows why.
-                    raise reader.failure from None
+                    raise _explained(reader.failure, self.url, table.table) from None
                 raise
             finally:
                 if reader is not None:
@@ -212,16 +213,14 @@ def _explained(error: Exception, url: str, table: str) -> SourceError | SourceUn
         return SourceError(f"{address} does not exist: correct the database in ML_PLATFORM_SOURCE_URL")
     if state == "42501":
         return SourceError(f"table {table}: {said}; have its owner GRANT SELECT on it to {urlsplit(url).username}")
-    if state.startswith(PASSING) or (not state and _looks_lost(cause)):
+    if state.startswith(PASSING) or (not state and _looks_lost(cause, said)):
         return SourceUnavailableError(f"the source database {address} cannot be reached: {said}")
     return SourceError(f"table {table} in {address}: {said}")
 
 
-def _looks_lost(error: Exception) -> bool:
-    """Without a PostgreSQL error code the server did not answer, or the client could not read what it said."""
-    if isinstance(error, psycopg.OperationalError | adbc_driver_manager.OperationalError):
-        return True
-    return isinstance(error, adbc_driver_manager.Error) and "connection" in str(error).lower()
+def _looks_lost(error: Exception, said: str) -> bool:
+    """Without PostgreSQL's code, as from the middle of a stream, only the words tell."""
+    return isinstance(error, psycopg.OperationalError | adbc_driver_manager.OperationalError) or bool(LOST.search(said))
 
 
 def _one(connection: Connection, query: sql.SQL | sql.Composed, *values: object) -> tuple[Any, ...]:
@@ -344,7 +343,8 @@ def _snapshot(connection: Connection, table: str) -> Iterator[tuple[str, str]]:
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_identifier(table)))
         yield server, str(_one(connection, sql.SQL("SELECT pg_export_snapshot()"))[0])
     finally:
-        if not connection.closed:
+        # A connection lost after the last row took nothing away.
+        with suppress(psycopg.OperationalError):
             connection.execute("ROLLBACK")
 
 

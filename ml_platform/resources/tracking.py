@@ -59,7 +59,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         return _client(self.url)
 
     @contextmanager
-    def training_run(self, context: dg.AssetExecutionContext, experiment: str, resume: str | None) -> Iterator[Any]:
+    def training_run(self, context: dg.AssetExecutionContext, experiment: str, resume: str = "") -> Iterator[Any]:
         """dagster-mlflow's resource with its run open; afterwards the run still says RUNNING.
 
         dagster-mlflow leaves the run to MLflow's exit handler, which calls a failed run FINISHED. Here it is closed as
@@ -71,7 +71,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             {
                 "experiment_name": experiment,
                 "mlflow_tracking_uri": self.url,
-                "mlflow_run_id": resume,
+                "mlflow_run_id": resume or None,
                 "env": {},
                 "extra_tags": {},
             }

@@ -1,0 +1,155 @@
+"""The candidate: a model trained on the rows it may see, bundled, with its answers on the rows it may not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml_platform.modeling import bundle, splitting, trust
+from ml_platform.modeling.bundle import Golden, Predictor
+from ml_platform.modeling.columns import Column, Kind
+from ml_platform.modeling.schema import Field
+from ml_platform.modeling.scoring import Predictions
+from ml_platform.modeling.spec import Task
+from ml_platform.modeling.splitting import Split
+from ml_platform.modeling.training import ModelCode, as_classes, fingerprint, fit, pick_golden
+from ml_platform.modeling.validation import as_columns
+
+LABEL, FEATURE = "label", "feature_"
+
+
+class NothingToJudgeError(ValueError):
+    """No row that was held out has a known label."""
+
+
+class UnfaithfulBundleError(ValueError):
+    """A bundle that does not answer as the pipeline it was made of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a model is made of. Rows of `table` and `inputs` are the same, in the order of the key.
+
+    `table` has key, event time, label and features, `inputs` the validated source rows. `train` and `judged` are true
+    for the rows to train on and for the held-out ones; only rows with a known label are in either.
+    """
+
+    table: pl.DataFrame
+    inputs: pl.DataFrame
+    split: Split
+    train: NDArray[np.bool_]
+    judged: NDArray[np.bool_]
+    data_version: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trained model as it would be served, and its answers on held-out rows."""
+
+    predictor: Predictor
+    features: Mapping[str, Column]
+    actual: Column
+    predicted: Predictions
+    rows_trained: int
+
+
+def features_table(code: ModelCode, rows: pl.DataFrame, features: Mapping[str, Column], label: Column) -> pl.DataFrame:
+    """Key, event time if any, label and features of validated rows, as they are stored."""
+    source = code.spec.source
+    beside = [source.key, *([source.event_time] if source.event_time else [])]
+    return rows.select(beside).with_columns(
+        pl.Series(LABEL, label, nan_to_null=True),
+        *(pl.Series(f"{FEATURE}{name}", values, nan_to_null=True) for name, values in features.items()),
+    )
+
+
+def prepare(code: ModelCode, table: pl.DataFrame, inputs: pl.DataFrame) -> Material:
+    """Decide who trains and who judges.
+
+    Args:
+        code: the model's code.
+        table: the features table, in any order.
+        inputs: the validated rows it was made of, in any order.
+    """
+    key = code.spec.source.key
+    table, inputs = table.sort(key), inputs.sort(key)
+    split = splitting.choose(code.spec, table)
+    held_out = splitting.held_out(table, [split])
+    known = table[LABEL].is_not_null().to_numpy()
+    train = ~held_out & known
+    data_version, whole = fingerprint(code, table.filter(train))
+    return Material(
+        table=table,
+        inputs=inputs,
+        split=split,
+        train=train,
+        judged=held_out & known,
+        data_version=data_version,
+        fingerprint=whole,
+    )
+
+
+def train(code: ModelCode, material: Material, bundles: Path) -> Candidate:
+    """Fit, write the bundle below `bundles`, and answer the held-out rows.
+
+    Raises:
+        NothingToJudgeError: when no held-out row has a known label.
+        UntrustedModelError: when the pipeline holds a type that is not allowed.
+        UnfaithfulBundleError: when the bundle answers differently from the pipeline.
+    """
+    spec = code.spec
+    if not material.judged.any():
+        msg = f"model {spec.name!r}: no held-out row has a known label, so nothing can be judged; wait for more rows"
+        raise NothingToJudgeError(msg)
+    rows = material.table.filter(material.train)
+    pipeline, classes = fit(code, _features(code, rows), _label(rows))
+    columns = as_columns(material.inputs.filter(material.judged), code.inputs)
+    features = code.features.compute(columns)
+    predicted = bundle.predict(pipeline, spec.task, features, classes)
+    digest = bundle.write(
+        bundles,
+        task=spec.task,
+        classes=classes,
+        fields=code.inputs,
+        features=code.features_module,
+        pipeline=trust.dump(pipeline),
+        golden=_golden(code, columns, predicted),
+    )
+    label = _label(material.table.filter(material.judged))
+    return Candidate(
+        predictor=_proven(bundle.load(bundles / digest, digest)),
+        features=features,
+        actual=label if spec.task is Task.REGRESSION else as_classes(label),
+        predicted=predicted,
+        rows_trained=len(rows),
+    )
+
+
+def _golden(code: ModelCode, columns: Mapping[str, Column], predicted: Predictions) -> Golden:
+    picked = pick_golden(columns, predicted.scores)
+    answers = predicted.as_json()
+    return Golden(rows=bundle.rows_of(columns, code.inputs, picked), answers=tuple(answers[i] for i in picked))
+
+
+def _proven(predictor: Predictor) -> Predictor:
+    wrong = bundle.differences(predictor.answer(predictor.golden.rows), predictor.golden.answers)
+    if wrong:
+        msg = f"the bundle does not answer as the pipeline it was made of; first: {wrong[0]}"
+        raise UnfaithfulBundleError(msg)
+    return predictor
+
+
+def _features(code: ModelCode, table: pl.DataFrame) -> dict[str, Column]:
+    """The feature columns of the features table, as the estimator takes them."""
+    fields = [Field(name=f"{FEATURE}{f.name}", kind=f.kind, dtype="", nullable=True) for f in code.features.features]
+    columns = as_columns(table, tuple(fields))
+    return {name.removeprefix(FEATURE): values for name, values in columns.items()}
+
+
+def _label(table: pl.DataFrame) -> Column:
+    kind = Kind.TEXT if table[LABEL].dtype == pl.String else Kind.NUMBER
+    return as_columns(table, (Field(name=LABEL, kind=kind, dtype="", nullable=True),))[LABEL]

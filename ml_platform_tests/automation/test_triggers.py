@@ -1,0 +1,92 @@
+"""What starts a refresh, asked directly: each trigger says what it wants, or why it wants nothing."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from ml_platform.assets.lifecycle import ROOMS
+from ml_platform.automation.sensors import drift_sensor, new_data_sensor
+from ml_platform.definitions import definitions_for, resources_for
+from ml_platform.local import company
+from ml_platform_tests.platform import Platform
+
+MODEL = "loan_approval"
+OFF = dg.DefaultSensorStatus.STOPPED
+
+
+@pytest.fixture(scope="module")
+def pulled(platform: Platform) -> Platform:
+    """The source table was pulled."""
+    assert platform.refresh(MODEL, ["raw_data"]).success
+    return platform
+
+
+def _ask(platform: Platform, sensor: dg.SensorDefinition) -> dg.RunRequest | dg.SkipReason:
+    with dg.build_sensor_context(platform.instance, resources=resources_for(platform.settings)) as context:
+        answer = sensor(context)
+    assert isinstance(answer, dg.RunRequest | dg.SkipReason)
+    return answer
+
+
+def test_new_rows_are_counted_up_to_the_threshold_of_the_spec(pulled: Platform) -> None:
+    """One row too few, then one more; the same pull asks only once."""
+    spec = pulled.spec(MODEL)
+    sensor = new_data_sensor(replace(spec, retrain=replace(spec.retrain, new_rows=3)), OFF)
+    company.arrive(pulled.settings.source_url, MODEL, 2, datetime.now(UTC))
+
+    few = _ask(pulled, sensor)
+    company.arrive(pulled.settings.source_url, MODEL, 1, datetime.now(UTC))
+    enough, again = _ask(pulled, sensor), _ask(pulled, sensor)
+
+    assert isinstance(few, dg.SkipReason)
+    assert few.skip_message == "2 of 3 rows are new or changed"
+    assert isinstance(enough, dg.RunRequest)
+    assert isinstance(again, dg.RunRequest)
+    assert [key.path for key in enough.asset_selection or ()] == [[MODEL, room] for room in ROOMS]
+    assert enough.tags["ml_platform/trigger"].startswith("new data")
+    assert enough.run_key == again.run_key
+
+
+def test_a_model_that_was_never_pulled_waits_for_its_first_refresh(platform: Platform) -> None:
+    """A sensor does not start what nobody has started."""
+    spec = replace(platform.spec(MODEL), name="never_pulled")
+
+    assert isinstance(_ask(platform, new_data_sensor(spec, OFF)), dg.SkipReason)
+    assert isinstance(_ask(platform, drift_sensor(spec, OFF)), dg.SkipReason)
+
+
+def test_a_database_that_does_not_answer_is_a_reason_to_wait(pulled: Platform) -> None:
+    """The tick is skipped in words, without the password."""
+    away = replace(pulled.settings, source_url="postgresql://who:secret@127.0.0.1:1/company")
+
+    answer = _ask(Platform(away, pulled.instance), new_data_sensor(pulled.spec(MODEL), OFF))
+
+    assert isinstance(answer, dg.SkipReason)
+    assert "127.0.0.1:1" in (answer.skip_message or "")
+    assert "secret" not in (answer.skip_message or "")
+
+
+def test_automation_is_on_only_where_it_is_wanted(platform: Platform) -> None:
+    """`ML_PLATFORM_AUTOMATION=off` leaves schedules and sensors stopped."""
+    for automation, status in (("on", "RUNNING"), ("off", "STOPPED")):
+        here = replace(platform.settings, automation=automation)
+        repository = definitions_for((platform.spec(MODEL),), here).get_repository_def()
+
+        assert {s.default_status.value for s in repository.sensor_defs} == {status}
+        assert {s.default_status.value for s in repository.schedule_defs} == {status}
+
+
+def test_the_weekly_schedule_asks_for_the_whole_corridor(platform: Platform) -> None:
+    """Sunday midnight, once per tick, and the run says why it exists."""
+    repository = definitions_for((platform.spec(MODEL),), platform.settings).get_repository_def()
+    weekly = repository.get_schedule_def(f"{MODEL}_weekly_refresh")
+    due = datetime(2026, 11, 29, tzinfo=UTC)
+
+    tick = weekly.evaluate_tick(dg.build_schedule_context(platform.instance, scheduled_execution_time=due))
+
+    (request,) = tick.run_requests or ()
+    assert weekly.cron_schedule == "0 0 * * 0"
+    assert [key.path for key in request.asset_selection or ()] == [[MODEL, room] for room in ROOMS]
+    assert (request.run_key, request.tags["ml_platform/trigger"]) == (due.isoformat(), "schedule weekly_refresh")
