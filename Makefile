@@ -10,6 +10,8 @@ BIN := .venv/bin
 # An environment of another project, or a wish not to keep compiled files, would only slow this one down.
 unexport VIRTUAL_ENV UV_PROJECT_ENVIRONMENT PYTHONDONTWRITEBYTECODE PYTHONHOME
 export UV_PYTHON_DOWNLOADS := never
+# OpenMP's threads would spin while they wait, and starve everything else on a small machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 export UV_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help

@@ -30,6 +30,8 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONWARNINGS": "ignore",
 }
+# OpenMP's threads spin while they wait; two trainings on two cores then take a hundred times as long as one.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Compiling every imported library anew doubles the time that everything takes to start.
 UNWANTED = frozenset({"PYTHONDONTWRITEBYTECODE"})
 
@@ -120,6 +122,7 @@ def environment(here: Settings) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     loopback = ",".join(filter(None, [inherited.get("NO_PROXY") or inherited.get("no_proxy"), HOST, "localhost"]))
     return {
+        **PATIENT,
         **inherited,
         **QUIET,
         **here.as_environment(),
