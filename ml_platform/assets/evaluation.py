@@ -11,7 +11,7 @@ import polars as pl
 
 from ml_platform.assets.room import as_table, patiently, room
 from ml_platform.modeling import bundle, splitting
-from ml_platform.modeling.gate import Decision, decide
+from ml_platform.modeling.gate import MIN_ROWS, Decision, decide
 from ml_platform.modeling.scoring import score, score_slices
 from ml_platform.modeling.spec import ModelSpec, Task
 from ml_platform.modeling.splitting import Split
@@ -22,7 +22,6 @@ from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.products import Evaluation, TrainedModel
 from ml_platform.resources.tracking import CHAMPION, SPLIT, ExperimentTracking, Version
 
-MIN_ROWS = 50
 Scores = dict[str, dict[str, float]]
 Slices = dict[str, dict[str, dict[str, float]]]
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from ml_platform.modeling.spec import Direction, ModelSpec
 
+MIN_ROWS = 50
+"""Held-out rows below which nobody is judged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:

@@ -57,7 +57,7 @@ def score(actual: Column, predicted: Predictions) -> dict[str, float]:
     return {
         "accuracy": float(metrics.accuracy_score(actual, predicted.labels())),
         "f1_macro": float(metrics.f1_score(actual, predicted.labels(), average="macro")),
-        "log_loss": float(metrics.log_loss(actual, predicted.scores, labels=list(predicted.classes))),
+        "log_loss": _log_loss(actual, predicted),
     }
 
 
@@ -97,6 +97,15 @@ def _binary(actual: Column, predicted: Predictions) -> dict[str, float]:
         scores["roc_auc"] = float(metrics.roc_auc_score(positive, predicted.scores))
         scores["average_precision"] = float(metrics.average_precision_score(positive, predicted.scores))
     return scores
+
+
+def _log_loss(actual: Column, predicted: Predictions) -> float:
+    """The mean surprise; a class that the model has never seen surprises it completely."""
+    columns = {label: i for i, label in enumerate(predicted.classes)}
+    said = [
+        row[columns[label]] if label in columns else 0.0 for label, row in zip(actual, predicted.scores, strict=True)
+    ]
+    return float(-np.log(np.clip(said, np.finfo(float).eps, 1)).mean())
 
 
 def _regression(actual: Column, predicted: Predictions) -> dict[str, float]:

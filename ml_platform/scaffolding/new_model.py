@@ -16,12 +16,13 @@ import polars as pl
 
 from ml_platform import models
 from ml_platform.modeling import splitting
+from ml_platform.modeling.gate import MIN_ROWS
 from ml_platform.modeling.spec import NAME, RESERVED, ModelSpec
 from ml_platform.modeling.training import ModelCode, known
 from ml_platform.modeling.validation import as_columns, validate
 from ml_platform.resources.clock import Clock
 from ml_platform.scaffolding.files import files_of
-from ml_platform.scaffolding.plan import JUDGED_ROWS, Plan, Role, Wish, make_plan
+from ml_platform.scaffolding.plan import Plan, Role, Wish, make_plan
 from ml_platform.scaffolding.source_table import ScaffoldError, read_table
 from ml_platform.settings import Settings
 
@@ -122,7 +123,7 @@ def _check_split(spec: ModelSpec, rows: pl.DataFrame, labelled: np.typing.NDArra
     split = splitting.choose(spec, rows)
     judged = int((splitting.held_out(rows, [split]) & labelled).sum() * plan.table.rows / len(rows))
     expected = len(rows) * spec.promotion.holdout / 2
-    if judged < min(JUDGED_ROWS, expected):
+    if judged < min(MIN_ROWS, expected):
         msg = (
             f"--event-time {plan.event_time}: only {judged} labelled rows are among the newest "
             f"{spec.promotion.holdout:.0%}, too few to judge a model on; leave the option out, or wait for newer labels"

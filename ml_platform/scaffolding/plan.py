@@ -15,6 +15,7 @@ import polars as pl
 
 from ml_platform.modeling import columns as kinds
 from ml_platform.modeling import leakage
+from ml_platform.modeling.gate import MIN_ROWS
 from ml_platform.modeling.ingestion import Kind
 from ml_platform.modeling.schema import Field
 from ml_platform.modeling.spec import QualityPolicy, Task
@@ -42,8 +43,6 @@ FEW_CLASS_ROWS = 10
 ROWS_PER_CATEGORY = 5
 MOST_MISSING = 0.95
 STRENGTH_ROWS = 5_000
-JUDGED_ROWS = 50
-"""Held-out rows that the evaluation wants before it judges at all."""
 HOLDOUTS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
@@ -353,7 +352,7 @@ def _floor(label: SourceColumn, task: Task) -> float:
 
 def _holdout(rows: int) -> float:
     """The smallest share that leaves enough rows to judge, even when the hash of the keys deals few."""
-    enough = (h for h in HOLDOUTS if rows * h - 3 * math.sqrt(rows * h * (1 - h)) >= JUDGED_ROWS)
+    enough = (h for h in HOLDOUTS if rows * h - 3 * math.sqrt(rows * h * (1 - h)) >= MIN_ROWS)
     return next(enough, HOLDOUTS[-1])
 
 
@@ -375,9 +374,9 @@ def _max_source_age(table: SourceTable, changed_at: str | None, now: datetime) -
 
 def _notes(label: SourceColumn, task: Task, judged: float) -> Iterable[str]:
     """What may keep the model from going live, one sentence each."""
-    if judged < JUDGED_ROWS:
+    if judged < MIN_ROWS:
         yield (
-            f"about {judged:.0f} labelled rows are held out, and the evaluation wants {JUDGED_ROWS}: "
+            f"about {judged:.0f} labelled rows are held out, and the evaluation wants {MIN_ROWS}: "
             "nothing goes live before there are more rows"
         )
     if task is not Task.REGRESSION:

@@ -57,11 +57,11 @@ def test_a_model_that_was_never_pulled_waits_for_its_first_refresh(platform: Pla
     assert isinstance(_ask(platform, drift_sensor(spec, OFF)), dg.SkipReason)
 
 
-def test_a_database_that_does_not_answer_is_a_reason_to_wait(pulled: Platform) -> None:
+def test_a_database_that_does_not_answer_is_a_reason_to_wait(pulled: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tick is skipped in words, without the password."""
-    away = replace(pulled.settings, source_url="postgresql://who:secret@127.0.0.1:1/company")
+    monkeypatch.setenv("ML_PLATFORM_SOURCE_URL", "postgresql://who:secret@127.0.0.1:1/company")
 
-    answer = _ask(Platform(away, pulled.instance), new_data_sensor(pulled.spec(MODEL), OFF))
+    answer = _ask(pulled, new_data_sensor(pulled.spec(MODEL), OFF))
 
     assert isinstance(answer, dg.SkipReason)
     assert "127.0.0.1:1" in (answer.skip_message or "")
