@@ -56,7 +56,8 @@ def release(folder: Path, version: str, flipped: bool = False, model: str = "sma
     module = features_module(folder)
     features = FeatureSet.of(module, {f.name: f.kind for f in fields})
     columns = as_columns(pl.DataFrame({"size": np.linspace(0, 10, 60)}), fields)
-    label = (columns["size"] > 5).astype(int) if not flipped else (columns["size"] <= 5).astype(int)
+    large = np.asarray(columns["size"], dtype=float) > 5
+    label = (~large if flipped else large).astype(int)
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
     pipeline.fit(bundle.as_frame(features.compute(columns)), label)
     predicted = bundle.predict(pipeline, Task.BINARY, features.compute(columns), (0, 1))

@@ -39,14 +39,11 @@ def refreshed(platform: Platform) -> Platform:
 
 def _errors(result: dg.ExecuteInProcessResult) -> list[str]:
     """Why rooms failed, in the words a user reads."""
-    found = []
-    for event in result.all_events:
-        error = getattr(event.event_specific_data, "error", None)
-        if event.is_step_failure:
-            found.append(
-                (error.cause or error).message if error else event.step_failure_data.user_failure_data.description
-            )
-    return found
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    return [
+        str(f.user_failure_data.description if f.user_failure_data else f.error and (f.error.cause or f.error).message)
+        for f in failures
+    ]
 
 
 def _materialized(result: dg.ExecuteInProcessResult) -> set[str]:

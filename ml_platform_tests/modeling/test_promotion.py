@@ -50,11 +50,13 @@ class World:
     serving: FakeServing = field(default_factory=FakeServing)
     registry: FakeRegistry = field(default_factory=FakeRegistry)
 
-    def promote(self, made: tuple[Release, Path], golden: Golden | None = None, **doors: Any) -> None:
+    def promote(
+        self, made: tuple[Release, Path], *, golden: Golden | None = None, serving: Any = None, registry: Any = None
+    ) -> None:
         """Promote a release with the doors given, or the sound ones."""
         golden = golden or bundle.read_golden(made[1], made[0].digest)
-        doors = {"serving": self.serving, "registry": self.registry} | doors
-        promote(made[0], made[1], golden, say=lambda _: None, **doors)
+        doors = (serving or self.serving, registry or self.registry)
+        promote(made[0], made[1], golden, serving=doors[0], registry=doors[1], say=lambda _: None)
 
     @property
     def live_version(self) -> str | None:
@@ -92,10 +94,10 @@ def test_a_process_killed_at_any_step_converges_when_run_again(world: World, ste
     """Between kill and repair somebody always answers, and the alias never names what is not live."""
     second = release(world.folder, "2", flipped=True)
     uses: list[str] = []
-    doors = {name: Dying(getattr(world, name), uses, step, before) for name in ("serving", "registry")}
+    serving, registry = Dying(world.serving, uses, step, before), Dying(world.registry, uses, step, before)
 
     try:
-        world.promote(second, **doors)
+        world.promote(second, serving=serving, registry=registry)
     except Killed:
         assert world.live_version in {"1", "2"}
         assert world.registry.champions["small"] in {"1", world.live_version}
@@ -109,9 +111,9 @@ def test_a_process_killed_at_any_step_converges_when_run_again(world: World, ste
 def test_the_steps_of_a_promotion_are_fewer_than_the_kills_above(world: World) -> None:
     """Every step is covered by the test before this one."""
     uses: list[str] = []
-    doors = {name: Dying(getattr(world, name), uses, 0, before=True) for name in ("serving", "registry")}
+    serving, registry = (Dying(door, uses, 0, before=True) for door in (world.serving, world.registry))
 
-    world.promote(release(world.folder, "2", flipped=True), **doors)
+    world.promote(release(world.folder, "2", flipped=True), serving=serving, registry=registry)
 
     assert uses == ["observe", "load", "answer", "switch", "champion_version", "answer", "set_champion"]
 
