@@ -32,6 +32,8 @@ PAGE_BYTES = 8192
 RANGE_PAGES = 8192
 # Lost, shutting down, out of connections or out of locks: PostgreSQL's error classes that another try may cure.
 PASSING = ("08", "53", "57P", "40")
+# Fails only when the connection that holds the snapshot was cut.
+IMPORT = "SET TRANSACTION SNAPSHOT"
 LOST = re.compile("connection|server closed|shutting down|starting up|could not (send|receive)|time ?out|recovery|SSL")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -213,7 +215,7 @@ def _explained(error: Exception, url: str, table: str) -> SourceError | SourceUn
         return SourceError(f"{address} does not exist: correct the database in ML_PLATFORM_SOURCE_URL")
     if state == "42501":
         return SourceError(f"table {table}: {said}; have its owner GRANT SELECT on it to {urlsplit(url).username}")
-    if state.startswith(PASSING) or (not state and _looks_lost(cause, said)):
+    if state.startswith(PASSING) or IMPORT in said or (not state and _looks_lost(cause, said)):
         return SourceUnavailableError(f"the source database {address} cannot be reached: {said}")
     return SourceError(f"table {table} in {address}: {said}")
 

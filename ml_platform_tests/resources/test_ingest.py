@@ -344,6 +344,7 @@ def test_the_server_goes_away_meanwhile(
     loans.execute("INSERT INTO loans SELECT g, g, 'x', now() FROM generate_series(1000, 60000) g")
 
     def cut(_rows: int) -> None:
+        """Cut off every reader, again and again: the last connection may not be there yet."""
         loans.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
 
     monkeypatch.setattr(ingesting, "SAY_EVERY_SECONDS", 0)
