@@ -45,7 +45,8 @@ setup:
 .PHONY: environment
 environment: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 	@$(if $(PYTHON),,echo "Python 3.11, 3.12 or 3.13 is needed and none was found as python3: install one, or put it on the PATH" >&2; exit 1)
-	@"$(UV)" sync --locked
+	@echo "Setting up the environment in .venv: some 200 packages, this once."
+	@"$(UV)" sync --locked --quiet
 	@printf '%s' "$(CURDIR)" > .venv/ready
 
 .uv/bin/uv:
