@@ -1,10 +1,12 @@
 """The whole platform on one machine: started in order, kept alive, told about in plain words, stopped without loss."""
 
 import json
+import os
 import shlex
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -208,7 +210,13 @@ class Platform:
         if not live:
             self.say("No model is live yet; Dagster's page says why.")
         self.say("")
-        self.say('Change data:  ml-platform sql "UPDATE ..."   Refresh:  ml-platform refresh MODEL   Stop:  Ctrl-C')
+        command = os.path.relpath(sys.argv[0]) if "/" in sys.argv[0] else sys.argv[0]
+        self.say("In a second terminal:")
+        self.say(f"  Change data:      {command} demo-rows loan_approval --rows 120")
+        self.say(f'                    {command} sql "UPDATE ..."')
+        self.say(f"  Refresh by hand:  {command} refresh MODEL")
+        self.say(f"  Everything else:  {command} --help")
+        self.say("Ctrl-C stops everything and loses nothing.")
         self.say("")
 
     # Stopping
