@@ -8,6 +8,7 @@ import dagster as dg
 from ml_platform.assets.drift_report import DRIFTED
 from ml_platform.assets.raw_data import CURSOR, WATERMARK
 from ml_platform.automation.jobs import REFRESH, refresh_keys
+from ml_platform.automation.ticks import ThriftySensor
 from ml_platform.modeling.ingestion import Cursor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.source import SourceDatabase
@@ -24,13 +25,6 @@ def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.Senso
     """Starts a refresh when enough rows are new or changed since the last pull."""
     raw_data = dg.AssetKey([spec.name, "raw_data"])
 
-    @dg.sensor(
-        name=f"{spec.name}_new_data",
-        job_name=REFRESH,
-        minimum_interval_seconds=LOOK_EVERY_S,
-        default_status=status,
-        description=f"Refreshes {spec.name} when {spec.retrain.new_rows} rows of its table are new or changed",
-    )
     def new_data(context: dg.SensorEvaluationContext, source: SourceDatabase) -> dg.RunRequest | dg.SkipReason:
         pulls = context.instance.fetch_materializations(raw_data, limit=LOOK_BACK).records
         pulled = next((record for record in pulls if CURSOR in _metadata(record)), None)
@@ -50,20 +44,20 @@ def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.Senso
             tags={TRIGGER: f"new data: {rows} rows or more"},
         )
 
-    return new_data
+    return ThriftySensor(
+        name=f"{spec.name}_new_data",
+        evaluation_fn=new_data,
+        job_name=REFRESH,
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=status,
+        description=f"Refreshes {spec.name} when {spec.retrain.new_rows} rows of its table are new or changed",
+    )
 
 
 def drift_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Starts a refresh when the newest drift report says that the requests drifted."""
     report = dg.AssetKey([spec.name, "drift_report"])
 
-    @dg.sensor(
-        name=f"{spec.name}_drift",
-        job_name=REFRESH,
-        minimum_interval_seconds=LOOK_EVERY_S,
-        default_status=status,
-        description=f"Refreshes {spec.name} when its served requests drifted from its training data",
-    )
     def drifted(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         reports = context.instance.fetch_materializations(report, limit=1).records
         if not reports:
@@ -76,18 +70,19 @@ def drift_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDe
             tags={TRIGGER: "drift"},
         )
 
-    return drifted
+    return ThriftySensor(
+        name=f"{spec.name}_drift",
+        evaluation_fn=drifted,
+        job_name=REFRESH,
+        minimum_interval_seconds=LOOK_EVERY_S,
+        default_status=status,
+        description=f"Refreshes {spec.name} when its served requests drifted from its training data",
+    )
 
 
 def mlflow_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Ends MLflow runs as their Dagster runs ended, killed ones included."""
 
-    @dg.sensor(
-        name="mlflow_endings",
-        minimum_interval_seconds=SETTLE_EVERY_S,
-        default_status=status,
-        description="Gives every open MLflow run the ending of its Dagster run: finished, failed or killed",
-    )
     def mlflow_endings(context: dg.SensorEvaluationContext, tracking: ExperimentTracking) -> dg.SkipReason:
         try:
             settled = tracking.settle(context.instance)
@@ -95,7 +90,13 @@ def mlflow_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
             return dg.SkipReason(str(error))
         return dg.SkipReason(", ".join(f"{run} {status}" for run, status in settled.items()) or "no run to end")
 
-    return mlflow_endings
+    return ThriftySensor(
+        name="mlflow_endings",
+        evaluation_fn=mlflow_endings,
+        minimum_interval_seconds=SETTLE_EVERY_S,
+        default_status=status,
+        description="Gives every open MLflow run the ending of its Dagster run: finished, failed or killed",
+    )
 
 
 def _metadata(record: dg.EventLogRecord) -> Mapping[str, dg.MetadataValue]:
