@@ -17,7 +17,7 @@ from ml_platform.resources.products import ProductIOManager
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.source import SourceDatabase
 from ml_platform.resources.tracking import ExperimentTracking
-from ml_platform.settings import Settings, variable
+from ml_platform.settings import Settings, SettingsError, variable
 
 
 def resources_for(here: Settings) -> dict[str, object]:
@@ -45,15 +45,23 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
     sensors = [new_data_sensor(spec, sensor_status) for spec in models]
     sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
-    executors = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
     return dg.Definitions(
         assets=[asset for spec in models for asset in lifecycle(spec)],
         jobs=all_jobs(models),
         schedules=[schedule for spec in models for schedule in schedules_of(spec, schedule_status)],
         sensors=[*sensors, mlflow_sensor(sensor_status)],
         resources=resources_for(here),
-        executor=executors[here.executor],
+        executor=_executor(here),
     )
+
+
+def _executor(here: Settings) -> dg.ExecutorDefinition:
+    """All rooms of a run in its one process, unless the settings say a process each."""
+    executors = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
+    if here.executor not in executors:
+        msg = f"{variable('executor')} is {here.executor!r}: choose {' or '.join(executors)}"
+        raise SettingsError(msg)
+    return executors[here.executor]
 
 
 defs = definitions_for(all_models(), settings.load())
