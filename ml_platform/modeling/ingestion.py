@@ -184,14 +184,13 @@ def _compare_slice(
     return Changes(**counted.row(0, named=True))
 
 
-def differing(stored: pl.DataFrame, pulled: pl.DataFrame, key: str) -> tuple[pl.DataFrame, Changes]:
-    """The pulled rows that are not in the dataset as they are, and how many of them are new or updated.
+def differing(stored: pl.DataFrame, pulled: pl.DataFrame, key: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The pulled rows that the dataset has not at all, and those it has with another content.
 
     `stored` holds the dataset's rows with the pulled keys, in the same columns.
     """
-    fresh = pulled.join(stored, on=key, how="anti")
-    content = [name for name in pulled.columns if name != key]
+    new = pulled.join(stored, on=key, how="anti")
     both = pulled.join(stored, on=key, how="inner", suffix=" stored")
-    moved = pl.any_horizontal([pl.col(name).ne_missing(pl.col(f"{name} stored")) for name in content])
-    updated = both.filter(moved).select(pulled.columns) if content else both.clear().select(pulled.columns)
-    return pl.concat([fresh, updated]), Changes(new=fresh.height, updated=updated.height)
+    content = [name for name in pulled.columns if name != key]
+    moved = pl.any_horizontal([pl.lit(value=False), *(pl.col(c).ne_missing(pl.col(f"{c} stored")) for c in content)])
+    return new, both.filter(moved).select(pulled.columns)

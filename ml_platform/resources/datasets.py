@@ -1,7 +1,9 @@
 """The dataset door: versioned tables that readers see whole or not at all (Delta tables)."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import dagster as dg
@@ -104,54 +106,64 @@ class DatasetStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagste
         self, name: str, data: pl.DataFrame | pa.RecordBatchReader, metadata: Mapping[str, str] | None = None
     ) -> TableVersion:
         """A new version holding exactly these rows, with their schema; a reader is consumed batch by batch."""
-        write_deltalake(
-            self._uri(name),
-            _arrow(data),
-            mode="overwrite",
-            schema_mode="overwrite",
-            configuration=KEEP,
-            writer_properties=WRITER,
-            commit_properties=CommitProperties(custom_metadata=dict(metadata or {})),
-            post_commithook_properties=HOOKS,
-        )
-        return self._described(name, self._table(name))
+        return self._written(name, self._uri(name), _arrow(data), "overwrite", metadata)
 
     def append(
         self, name: str, data: pl.DataFrame | pa.RecordBatchReader, metadata: Mapping[str, str] | None = None
     ) -> TableVersion:
         """A new version with these rows added; columns that are new to the dataset are empty in the older rows."""
-        write_deltalake(
-            self._uri(name),
-            _arrow(data),
-            mode="append",
-            schema_mode="merge",
-            configuration=KEEP,
-            writer_properties=WRITER,
-            commit_properties=CommitProperties(custom_metadata=dict(metadata or {})),
-            post_commithook_properties=HOOKS,
-        )
-        return self._described(name, self._table(name))
+        return self._written(name, self._uri(name), _arrow(data), "append", metadata)
 
     def upsert(
-        self, at: TableVersion, data: pl.DataFrame, key: str, metadata: Mapping[str, str] | None = None
+        self,
+        at: TableVersion,
+        new: pl.DataFrame,
+        updated: pl.DataFrame,
+        key: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> TableVersion:
-        """The version after `at`, with these rows in place of those with the same key, or added.
+        """The version after `at`: with the `new` rows, and with the `updated` ones in place of those with their keys.
 
-        The columns must be the dataset's own. Fails when somebody else wrote after `at`.
+        New rows alone are added beside the old ones. An update streams the dataset through: a Delta merge took twice
+        as long on ten million rows and over 2 GiB of memory.
+
+        Raises:
+            CommitFailedError: when somebody else wrote after `at`; nothing was changed then.
         """
         table = self._table(at.name, at.version)
-        quoted = key.replace('"', '""')
-        merger = table.merge(
-            _arrow(data),
-            predicate=f'stored."{quoted}" = pulled."{quoted}"',
-            source_alias="pulled",
-            target_alias="stored",
-            writer_properties=WRITER,
-            commit_properties=CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=0),
-            post_commithook_properties=HOOKS,
+        if updated.is_empty():
+            return self._written(at.name, table, _arrow(new), "append", metadata)
+        rows = _arrow(pl.concat([updated, new]))
+        # A filter, not a join: in a stream, a join piles up what the writer has not taken yet.
+        kept = self.scan(at.name, at.version).filter(~pl.col(key).is_in(updated[key].implode()))
+        batches = (
+            batch
+            for frame in kept.select(updated.columns).collect_batches(chunk_size=BATCH_ROWS, maintain_order=False)
+            for batch in _arrow(frame).to_batches()
         )
-        merger.when_matched_update_all().when_not_matched_insert_all().execute()
-        return self._described(at.name, table)
+        merged = pa.RecordBatchReader.from_batches(rows.schema, itertools.chain(batches, rows.to_batches()))
+        return self._written(at.name, table, merged, "overwrite", metadata)
+
+    def _written(
+        self,
+        name: str,
+        target: str | DeltaTable,
+        data: pa.RecordBatchReader | pa.Table,
+        mode: Literal["append", "overwrite"],
+        metadata: Mapping[str, str] | None,
+    ) -> TableVersion:
+        retries = 0 if isinstance(target, DeltaTable) else None
+        arguments: dict[str, Any] = {"mode": mode, "schema_mode": "merge" if mode == "append" else "overwrite"}
+        write_deltalake(
+            target,
+            data,
+            configuration=KEEP,
+            writer_properties=WRITER,
+            commit_properties=CommitProperties(custom_metadata=dict(metadata or {}), max_commit_retries=retries),
+            post_commithook_properties=HOOKS,
+            **arguments,
+        )
+        return self._described(name, target if isinstance(target, DeltaTable) else self._table(name))
 
     def _uri(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"

@@ -119,12 +119,13 @@ def _upsert(
             return None
         gathered.append(batch)
     pulled = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(gathered, pull.schema)))
-    keys = pulled.lazy().select(key)
-    stored = datasets.scan(before.name, before.version).join(keys, on=key, how="semi").collect(engine="streaming")
-    rows_to_write, changes = differing(stored.select(pulled.columns), pulled, key)
-    if rows_to_write.is_empty():
+    known = pl.col(key).is_in(pulled[key].implode())
+    stored = datasets.scan(before.name, before.version).filter(known).collect(engine="streaming")
+    new, updated = differing(stored.select(pulled.columns), pulled, key)
+    changes = Changes(new=new.height, updated=updated.height)
+    if changes == Changes():
         return _Load(before, changes, None)
-    after = datasets.upsert(before, rows_to_write, key, {CURSOR: pull.cursor.dumps()})
+    after = datasets.upsert(before, new, updated, key, {CURSOR: pull.cursor.dumps()})
     return _Load(after, changes, None)
 
 

@@ -14,6 +14,7 @@ import hypothesis.strategies as st
 import polars as pl
 import psycopg
 import pytest
+from deltalake.exceptions import CommitFailedError
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
@@ -392,6 +393,21 @@ def test_changed_rows_are_counted_cheaply(loans: Company, pull: Ingest, source: 
     assert source.count_changed(untimed, done.cursor, None, 1000) == 10
     assert source.count_changed(untimed, pull().cursor, None, 1000) == 0
     assert source.count_changed(untimed, None, None, 1000) == 100
+
+
+def test_two_writers_cannot_double_rows(datasets: DatasetStore) -> None:
+    """Whoever started from an older version fails, and changes nothing."""
+    none = pl.DataFrame(schema={"id": pl.Int64})
+    first = datasets.overwrite(NAME, pl.DataFrame({"id": [1]}))
+    second = datasets.upsert(first, pl.DataFrame({"id": [2]}), none, "id")
+
+    with pytest.raises(CommitFailedError):
+        datasets.upsert(first, pl.DataFrame({"id": [2]}), none, "id")
+    with pytest.raises(CommitFailedError):
+        datasets.upsert(first, none, pl.DataFrame({"id": [1]}), "id")
+
+    assert datasets.latest(NAME) == second
+    assert stored(datasets) == [(1,), (2,)]
 
 
 FORKSERVER = multiprocessing.get_context("forkserver")
