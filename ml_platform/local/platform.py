@@ -91,6 +91,9 @@ class Platform:
         """Everything answers; predictions first, since they need the least."""
         if self._supervisor.end_leftovers():
             self.say("Ended what an earlier platform had left running.")
+        if not self.asked.postgres_url:
+            # Killed together with the platform it may still be writing its last: that port is our own.
+            EmbeddedPostgres(self.asked.state, self.asked.postgres_port).stop_leftover()
         self._refuse_busy_ports()
         self._here = services.complete(self.asked, self._start_postgres())
         self._supervisor.environment = services.environment(self._here)
