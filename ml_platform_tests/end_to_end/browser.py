@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -14,6 +14,9 @@ ARGUMENTS = (
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+ARE_GREEN = """names => names.every(name => [...document.querySelectorAll('div')].some(box => {
+  const [red, green, blue] = getComputedStyle(box).backgroundColor.match(/[\\d.]+/g).map(Number)
+  return box.textContent === name && green > red && green > blue }))"""
 INSTALL_SECONDS, PATIENCE_SECONDS = 400, 180
 
 
@@ -62,6 +65,11 @@ def page_of(browser: Browser, width: int = 1400, height: int = 900) -> Iterator[
         page.set_default_timeout(PATIENCE_SECONDS * 1000)
         page.on("request", lambda request: None if _is_near(request.url) else strangers.append(request.url))
         yield page, strangers
+
+
+def wait_until_green(page: Page, names: Sequence[str]) -> None:
+    """In the graph on the page each of these assets has a green box."""
+    page.wait_for_function(ARE_GREEN, arg=list(names))
 
 
 def _is_near(url: str) -> bool:

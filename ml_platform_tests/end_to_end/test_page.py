@@ -61,6 +61,8 @@ def test_materialize_all_refreshes_a_model_and_turns_green(up: Up, page: Page) -
     assert {"raw_data", "evaluation", "drift_report"} <= up.rooms_made(run_id)
     page.goto(f"{up.page.url}/runs")
     expect(page.get_by_role("link", name=run_id[:8]).first).to_be_visible()
+    page.goto(_graph(up, MODEL))
+    browsers.wait_until_green(page, [*ROOMS, "drift_report"])
 
 
 def test_the_trained_model_shows_its_pictures(up: Up, page: Page) -> None:
