@@ -1,0 +1,152 @@
+"""A refresh as a plain script: the steps of the eight rooms in order, by the same functions and doors, without Dagster.
+
+    python -m benchmarks.plain_refresh MODEL
+
+`benchmarks.overhead` compares Dagster with it. It starts in a fresh interpreter, imports what the rooms import, and
+reads the same settings from the environment. What the rooms do for Dagster's page alone is left out: previews, tables
+and pictures on materializations.
+"""
+
+import argparse
+
+import mlflow
+
+from ml_platform import settings
+from ml_platform.assets.evaluation import _decide, _judged_rows, _scores
+from ml_platform.assets.validated_data import _validate, _with_reasons
+from ml_platform.modeling import bundle, leakage
+from ml_platform.modeling.candidate import features_table, prepare, train
+from ml_platform.modeling.promotion import Release, promote
+from ml_platform.modeling.training import ModelCode
+from ml_platform.modeling.validation import as_columns
+from ml_platform.models.catalogue import model
+from ml_platform.resources.bundles import BundleStore
+from ml_platform.resources.datasets import DatasetStore, TableVersion
+from ml_platform.resources.ingest import ingest
+from ml_platform.resources.products import RawData, TrainedModel
+from ml_platform.resources.serving import LocalServing
+from ml_platform.resources.source import SourceDatabase
+from ml_platform.resources.tracking import CHAMPION, DATA_VERSION, REVISION, ExperimentTracking
+from ml_platform.resources.training_log import log_training
+from ml_platform.settings import Settings
+
+
+class Refresh:
+    """One refresh of one model; a method for each room."""
+
+    def __init__(self, name: str, here: Settings) -> None:
+        """Import the model's code and open the doors."""
+        self.spec = model(name)
+        self.code = ModelCode.of(self.spec)
+        self.source = SourceDatabase(url=here.source_url)
+        self.datasets = DatasetStore(root=here.datasets)
+        self.bundles = BundleStore(root=str(here.bundles))
+        self.tracking = ExperimentTracking(url=here.mlflow_url)
+        self.serving = LocalServing(url=here.serving_url, token=here.serving_token)
+        mlflow.set_tracking_uri(here.mlflow_url)
+
+    def run(self) -> str:
+        """From the source table to live traffic; how it ended, in words."""
+        validated = self.validated_data(self.raw_data())
+        trained = self.trained_model(validated, self.features(validated))
+        won, reason = self.evaluation(trained)
+        if won:
+            self.deployment(self.image(self.registered_model(trained, reason)))
+        return reason
+
+    def raw_data(self) -> RawData:
+        """The source table, pulled."""
+        pulled = ingest(self.source, self.datasets, self.spec.source, f"{self.spec.name}/raw_data", full=False)
+        return RawData(table=pulled.table, watermark=pulled.watermark, as_of=None)
+
+    def validated_data(self, raw: RawData) -> TableVersion:
+        """The good rows and the bad ones, each in their table."""
+        outcome = _validate(self.spec, self.code, raw, self.datasets)
+        quality = self.spec.quality
+        if outcome.quarantine_share > quality.max_quarantine_share or len(outcome.good) < quality.min_rows:
+            msg = f"{len(outcome.good)} good rows, {len(outcome.bad)} bad ones"
+            raise RuntimeError(msg)
+        self.datasets.overwrite(f"{self.spec.name}/quarantine", _with_reasons(outcome))
+        return self.datasets.overwrite(f"{self.spec.name}/validated_data", outcome.good)
+
+    def features(self, validated: TableVersion) -> TableVersion:
+        """The features of every row, looked through for leaks and gaps."""
+        rows = self.datasets.read(validated.name, validated.version)
+        computed, label = self.code.features.compute(as_columns(rows, self.code.inputs)), self.code.label(rows)
+        if max(leakage.strengths(computed, label, self.spec.task).values()) >= leakage.ALMOST_CERTAIN:
+            msg = "a feature knows the answer"
+            raise RuntimeError(msg)
+        leakage.null_shares(computed)
+        return self.datasets.overwrite(f"{self.spec.name}/features", features_table(self.code, rows, computed, label))
+
+    def trained_model(self, validated: TableVersion, features: TableVersion) -> TrainedModel:
+        """A new model with its MLflow run."""
+        if self.tracking.pending(self.spec.name):
+            msg = "an earlier winner is not live yet"
+            raise RuntimeError(msg)
+        table = self.datasets.read(features.name, features.version)
+        inputs = self.datasets.read(validated.name, validated.version)
+        material = prepare(self.code, table, inputs)
+        if self.tracking.trained(self.spec.name, material.fingerprint):
+            msg = "the same rows were trained before"
+            raise RuntimeError(msg)
+        mlflow.set_experiment(self.spec.name)
+        with mlflow.start_run() as run:
+            candidate = train(self.code, material, self.bundles.path)
+            log_training(mlflow, self.spec, material, candidate, self.bundles.path)
+        return TrainedModel(
+            run_id=run.info.run_id,
+            digest=candidate.predictor.digest,
+            split=material.split,
+            validated=validated,
+            as_of=None,
+        )
+
+    def evaluation(self, trained: TrainedModel) -> tuple[bool, str]:
+        """Whether it beats the champion, and why."""
+        champion = self.tracking.version_with_alias(self.spec.name, CHAMPION)
+        contenders = {"challenger": (trained.run_id, trained.digest)}
+        if champion:
+            contenders["champion"] = (champion.run_id, champion.digest)
+        folders = {
+            who: self.tracking.fetch_bundle(run, self.bundles.path, digest) for who, (run, digest) in contenders.items()
+        }
+        rows = _judged_rows(self.code, trained, champion, self.datasets)
+        scores, _ = _scores(self.code, rows, folders)
+        decision = _decide(self.spec, scores)
+        self.tracking.log_metrics(trained.run_id, {f"gate_{k}": v for k, v in scores["challenger"].items()})
+        return decision.won, decision.reason
+
+    def registered_model(self, trained: TrainedModel, reason: str) -> Release:
+        """The winner has a version."""
+        version = self.tracking.register(self.spec.name, trained.run_id, reason, self.spec.purpose)
+        return Release(
+            model=self.spec.name,
+            version=version.version,
+            digest=version.digest,
+            run_id=version.run_id,
+            data_version=version.tags[DATA_VERSION],
+            code_revision=version.tags[REVISION],
+        )
+
+    def image(self, release: Release) -> Release:
+        """Its bundle is in the store, and whole."""
+        self.tracking.fetch_bundle(release.run_id, self.bundles.path, release.digest)
+        return release
+
+    def deployment(self, release: Release) -> None:
+        """It answers live traffic."""
+        folder = self.bundles.folder(release.digest)
+        golden = bundle.read_golden(folder, release.digest)
+        promote(release, folder, golden, serving=self.serving, registry=self.tracking, say=print)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    print(Refresh(parser.parse_args().model, settings.load()).run())
+
+
+if __name__ == "__main__":
+    main()
