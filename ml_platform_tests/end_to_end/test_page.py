@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ml_platform_tests.end_to_end.running import RUN_SECONDS, Up
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 
 MODEL = "loan_approval"
+RELOADS, RELOAD_SECONDS = 6, 20
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,6 @@ def test_the_trained_model_shows_its_pictures(up: Up, page: Page) -> None:
     [
         ("trained_model", "/runs/", "Finished"),
         ("registered_model", "/versions/", "@ champion"),
-        ("deployment", "/versions/", "@ champion"),
     ],
 )
 def test_the_links_to_mlflow_open(up: Up, page: Page, room: str, link: str, content: str) -> None:
@@ -91,7 +92,8 @@ def test_the_links_to_mlflow_open(up: Up, page: Page, room: str, link: str, cont
     with page.expect_popup() as opened:
         page.locator(f"a[href*='{link}'][href*=':{up.ports['mlflow']}/']").first.click()
 
-    expect(opened.value.get_by_text(content).first).to_be_visible()
+    # MLflow's page does not renew itself: a run that has just ended says so after a reload.
+    _see_after_reloads(opened.value, content)
 
 
 def test_the_link_to_the_drift_report_opens_evidentlys_report(up: Up, drifted: str, page: Page) -> None:
@@ -103,6 +105,16 @@ def test_the_link_to_the_drift_report_opens_evidentlys_report(up: Up, drifted: s
 
     report = opened.value.frame_locator("iframe").get_by_text("Dataset Drift is detected").first
     expect(report).to_be_visible()
+
+
+def _see_after_reloads(page: Page, content: str) -> None:
+    """The page shows the content, at the latest after a few reloads."""
+    for _ in range(RELOADS):
+        with suppress(AssertionError):
+            expect(page.get_by_text(content).first).to_be_visible(timeout=RELOAD_SECONDS * 1000)
+            return
+        page.reload()
+    expect(page.get_by_text(content).first).to_be_visible()
 
 
 def _graph(up: Up, model: str) -> str:
