@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -56,7 +57,8 @@ def seconds_to_answers(clone: Path, environment: dict[str, str]) -> float:
                     print(f"-- {model} answered after {time.monotonic() - began:.1f} s", flush=True)
         return time.monotonic() - began
     finally:
-        os.killpg(make.pid, signal.SIGINT)
+        with suppress(ProcessLookupError):
+            os.killpg(make.pid, signal.SIGINT)
         make.wait(120)
 
 
@@ -67,6 +69,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-run-") as folder:
         clone = Path(folder) / "clone"
+        Path(folder).chmod(0o755)  # As a home folder is, and not as temporary ones are.
         subprocess.run(["git", "clone", "--quiet", PROJECT, clone], check=True)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(variable(""))}
         environment = inherited | {variable(f"{name}_port"): str(free_port()) for name in PORTS}

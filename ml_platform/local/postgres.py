@@ -259,7 +259,8 @@ def _as_unprivileged(command: Sequence[str], folder: Path) -> list[str]:
     become = [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--pdeathsig=INT"]
     attempt = [*become, "sh", "-c", 'cd "$1" && exec "$2" --version', "sh", str(folder), command[0]]
     if subprocess.run(attempt, cwd="/", capture_output=True, check=False).returncode != 0:  # noqa: S603 - our own
-        become += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        # initdb asks access(), for which the kernel ignores the capability unless the secure bit is set.
+        become += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     return [*become, *command]
 
 
