@@ -37,11 +37,12 @@ def drifted(platform_up: Up) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed browser test leaves a picture of what it saw in its temporary folder, and says where."""
+    """A failed browser test leaves a picture of each tab it saw in its temporary folder, and says where."""
     report = yield
     used: dict[str, Any] = getattr(item, "funcargs", {})
     if report.failed and report.when == "call" and "page" in used:
-        picture = used["tmp_path"] / "page.png"
-        used["page"].screenshot(path=picture)
-        report.sections.append(("What the browser showed", str(picture)))
+        for number, tab in enumerate(used["page"].context.pages):
+            picture = used["tmp_path"] / f"page-{number}.png"
+            tab.screenshot(path=picture)
+            report.sections.append(("What the browser showed", str(picture)))
     return report
