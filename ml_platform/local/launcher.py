@@ -219,6 +219,7 @@ class ForkRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return self._fork(order)
         except (EOFError, OSError):
             logger.exception("could not preload %s: runs import it themselves, slower", ", ".join(self._preload))
+            self._await_death_of_forkserver()
             self._preload = []
             self._context.set_forkserver_preload([])
             return self._fork(order)
@@ -230,6 +231,13 @@ class ForkRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             # Otherwise Python would wait at its exit until the run is over.
             multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # noqa: SLF001
             return process
+
+    @staticmethod
+    def _await_death_of_forkserver() -> None:
+        """A broken forking server has ended: while it is still ending, Python would take it for a working one."""
+        server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # noqa: SLF001
+        if server is not None:
+            processes.wait_until_gone(server, processes.started(server), 10)
 
     def _is_wanted(self, run_id: str) -> bool:
         """Whether the run still is to be executed; it may have been cancelled while it was launched."""
