@@ -96,7 +96,7 @@ class Refresh:
             log_training(mlflow, self.spec, material, candidate, self.bundles.path)
         return TrainedModel(
             run_id=run.info.run_id,
-            digest=candidate.predictor.digest,
+            digest=candidate.packed.predictor.digest,
             split=material.split,
             validated=validated,
             as_of=None,

@@ -12,11 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ml_platform.modeling import bundle, trust
+from ml_platform.modeling.candidate import Fitted, pack
+from ml_platform.modeling.engine import as_frame
 from ml_platform.modeling.features import FeatureSet
 from ml_platform.modeling.promotion import Release
 from ml_platform.modeling.spec import Task
-from ml_platform.modeling.training import pick_golden
 from ml_platform.modeling.validation import as_columns, compile_schema
 
 FEATURES = '''
@@ -59,20 +59,17 @@ def release(folder: Path, version: str, flipped: bool = False, model: str = "sma
     large = np.asarray(columns["size"], dtype=float) > 5
     label = (~large if flipped else large).astype(int)
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
-    pipeline.fit(bundle.as_frame(features.compute(columns)), label)
-    predicted = bundle.predict(pipeline, Task.BINARY, features.compute(columns), (0, 1))
-    picked = pick_golden(columns, predicted.scores)
-    digest = bundle.write(
-        folder / "bundles",
+    seen = features.matrix(columns)
+    pipeline.fit(as_frame(seen, tuple(features.kinds.items())), label)
+    fitted = Fitted(
+        pipeline=pipeline,
         task=Task.BINARY,
         classes=(0, 1),
         fields=fields,
-        features=module,
-        pipeline=trust.dump(pipeline),
-        golden=bundle.Golden(
-            rows=bundle.rows_of(columns, fields, picked), answers=tuple(predicted.as_json()[i] for i in picked)
-        ),
+        features=features,
+        features_module=module,
     )
+    digest = pack(fitted, seen, columns, folder / "bundles", seed=1).predictor.digest
     made = Release(
         model=model, version=version, digest=digest, run_id=f"run{version}", data_version="d", code_revision="c"
     )

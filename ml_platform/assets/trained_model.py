@@ -16,7 +16,7 @@ from ml_platform.modeling.training import ModelCode
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.products import Features, TrainedModel
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, REVISION, SPLIT, ExperimentTracking
+from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, REVISION, SPLIT, ExperimentTracking
 from ml_platform.resources.training_log import PLOTS, log_training
 
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
@@ -107,6 +107,7 @@ def _result(
             "mlflow_run": dg.MetadataValue.url(tracking.run_link(run)),
             "pictures": dg.MetadataValue.md(drawn),
             "bundle": tags[DIGEST],
+            "engine": tags[ENGINE],
             "data_version": tags[DATA_VERSION],
             "code_revision": tags[REVISION],
         },

@@ -35,6 +35,8 @@ HEAVY = (
     "sklearn.pipeline",
     "sklearn.preprocessing",
     "skops.io",
+    "skl2onnx",
+    "onnx",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "adbc_driver_postgresql.dbapi",

@@ -14,14 +14,15 @@ import msgspec
 import numpy as np
 
 from ml_platform.modeling.columns import Column, Kind
+from ml_platform.modeling.engine import Engine, EngineKind, OnnxEngine, SklearnEngine
 from ml_platform.modeling.features import FeatureSet
+from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.schema import Field, Row, read_rows
-from ml_platform.modeling.scoring import Predictions
 from ml_platform.modeling.spec import Task
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-TOLERANCE = 1e-6
+TOLERANCE = 2e-5
 """How far an answer may be from the one at training time: absolute for probabilities, relative for values."""
 
 
@@ -36,6 +37,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     task: Task
     classes: tuple[Any, ...]
     fields: tuple[Field, ...]
+    engine: EngineKind
     files: dict[str, str]
 
 
@@ -53,7 +55,7 @@ class Predictor:
     digest: str
     manifest: Manifest
     features: FeatureSet
-    pipeline: Any
+    engine: Engine
     golden: Golden
 
     @property
@@ -63,7 +65,8 @@ class Predictor:
 
     def predict(self, columns: Mapping[str, Column]) -> Predictions:
         """Predictions for source columns of n rows each."""
-        return predict(self.pipeline, self.manifest.task, self.features.compute(columns), self.manifest.classes)
+        scores = self.engine.scores(self.features.matrix(columns))
+        return Predictions(task=self.manifest.task, scores=scores, classes=self.manifest.classes)
 
     def answer(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Answers for rows as a request has them.
@@ -74,27 +77,6 @@ class Predictor:
         return self.predict(read_rows(rows, self.fields)).as_json()
 
 
-def predict(
-    pipeline: Any,
-    task: Task,
-    features: Mapping[str, Column],
-    classes: tuple[Any, ...],
-) -> Predictions:
-    """Predictions of a fitted pipeline for feature columns of n rows each."""
-    frame = as_frame(features)
-    if task is Task.REGRESSION:
-        return Predictions(task=task, scores=np.asarray(pipeline.predict(frame), dtype=np.float64))
-    scores = np.asarray(pipeline.predict_proba(frame), dtype=np.float64)
-    return Predictions(task=task, scores=scores[:, 1] if task is Task.BINARY else scores, classes=classes)
-
-
-def as_frame(features: Mapping[str, Column]) -> Any:
-    """Feature columns as the pandas frame that scikit-learn's column transformers select from by name."""
-    import pandas as pd  # noqa: PLC0415 - the server's other engines do without
-
-    return pd.DataFrame(dict(features), copy=False)
-
-
 def write(
     folder: Path,
     *,
@@ -102,7 +84,8 @@ def write(
     classes: tuple[Any, ...],
     fields: tuple[Field, ...],
     features: ModuleType,
-    pipeline: bytes,
+    engine: EngineKind,
+    model: bytes,
     golden: Golden,
 ) -> str:
     """Write a bundle into a folder named by its hash below `folder`; there already is fine.
@@ -111,12 +94,12 @@ def write(
         The hash, 64 hexadecimal digits.
     """
     files = {
-        "model.skops": pipeline,
+        f"model.{engine}": model,
         "features.py": inspect.getsource(features).encode(),
         "golden.json": msgspec.json.encode(golden, order="deterministic"),
     }
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    manifest = Manifest(format=FORMAT, task=task, classes=classes, fields=fields, files=hashes)
+    manifest = Manifest(format=FORMAT, task=task, classes=classes, fields=fields, engine=engine, files=hashes)
     files[MANIFEST] = msgspec.json.encode(manifest, order="deterministic")
     digest = hashlib.sha256(files[MANIFEST]).hexdigest()
     _write_whole(folder / digest, files)
@@ -148,24 +131,31 @@ def check(folder: Path, digest: str) -> Manifest:
     return manifest
 
 
-def load(folder: Path, digest: str) -> Predictor:
-    """A bundle from disk, checked byte for byte first.
+def load(folder: Path, digest: str, threads: int = 1) -> Predictor:
+    """A bundle from disk, checked byte for byte first; ONNX Runtime computes with `threads` threads.
 
     Raises:
         BundleError: when it is not what its hash says.
         UntrustedModelError: when the pipeline holds a type that is not allowed.
     """
-    from ml_platform.modeling import trust  # noqa: PLC0415 - skops and scikit-learn only where a pipeline is read
-
     manifest = check(folder, digest)
     kinds = {f.name: f.kind for f in manifest.fields}
+    features = FeatureSet.from_source((folder / "features.py").read_text(), kinds)
     return Predictor(
         digest=digest,
         manifest=manifest,
-        features=FeatureSet.from_source((folder / "features.py").read_text(), kinds),
-        pipeline=trust.load((folder / "model.skops").read_bytes()),
+        features=features,
+        engine=_engine(manifest, features, (folder / f"model.{manifest.engine}").read_bytes(), threads),
         golden=read_golden(folder, digest),
     )
+
+
+def _engine(manifest: Manifest, features: FeatureSet, model: bytes, threads: int) -> Engine:
+    if manifest.engine is EngineKind.ONNX:
+        return OnnxEngine.load(model, manifest.task, threads)
+    from ml_platform.modeling import trust  # noqa: PLC0415 - skops and scikit-learn only where a pipeline is read
+
+    return SklearnEngine(manifest.task, trust.load(model), tuple(features.kinds.items()))
 
 
 def read_golden(folder: Path, digest: str) -> Golden:

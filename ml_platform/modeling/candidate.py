@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,11 @@ from numpy.typing import NDArray
 from ml_platform.modeling import bundle, splitting, trust
 from ml_platform.modeling.bundle import Golden, Predictor
 from ml_platform.modeling.columns import Column, Kind
+from ml_platform.modeling.conversion import Converted, convert
+from ml_platform.modeling.engine import SklearnEngine
+from ml_platform.modeling.features import FeatureMatrix, FeatureSet, as_matrix
+from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.schema import Field
-from ml_platform.modeling.scoring import Predictions
 from ml_platform.modeling.spec import Task
 from ml_platform.modeling.splitting import Split
 from ml_platform.modeling.training import ModelCode, as_classes, fingerprint, fit, pick_golden
@@ -27,6 +32,29 @@ class NothingToJudgeError(ValueError):
 
 class UnfaithfulBundleError(ValueError):
     """A bundle that does not answer as the pipeline it was made of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A fitted pipeline with what it takes to serve it."""
+
+    pipeline: Any
+    task: Task
+    classes: tuple[Any, ...]
+    fields: tuple[Field, ...]
+    features: FeatureSet
+    features_module: ModuleType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A fitted pipeline as a bundle, and the pipeline's own answers to the rows given with it."""
+
+    predictor: Predictor
+    skops: bytes
+    converted: Converted
+    features: FeatureMatrix
+    predicted: Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +76,11 @@ class Material:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A trained model as it would be served, and its answers on held-out rows."""
+    """A trained model as it would be served, and its answers on held-out rows, whose labels are `actual`."""
 
-    predictor: Predictor
-    features: Mapping[str, Column]
+    pipeline: Any
+    packed: Packed
     actual: Column
-    predicted: Predictions
     rows_trained: int
 
 
@@ -106,33 +133,69 @@ def train(code: ModelCode, material: Material, bundles: Path) -> Candidate:
         msg = f"model {spec.name!r}: no held-out row has a known label, so nothing can be judged; wait for more rows"
         raise NothingToJudgeError(msg)
     rows = material.table.filter(material.train)
-    pipeline, classes = fit(code, _features(code, rows), _label(rows))
-    columns = as_columns(material.inputs.filter(material.judged), code.inputs)
-    features = code.features.compute(columns)
-    predicted = bundle.predict(pipeline, spec.task, features, classes)
-    digest = bundle.write(
-        bundles,
+    seen = _features(code, rows)
+    pipeline, classes = fit(code, seen, _label(rows))
+    fitted = Fitted(
+        pipeline=pipeline,
         task=spec.task,
         classes=classes,
         fields=code.inputs,
-        features=code.features_module,
-        pipeline=trust.dump(pipeline),
-        golden=_golden(code, columns, predicted),
+        features=code.features,
+        features_module=code.features_module,
     )
+    columns = as_columns(material.inputs.filter(material.judged), code.inputs)
     label = _label(material.table.filter(material.judged))
     return Candidate(
-        predictor=_proven(bundle.load(bundles / digest, digest)),
-        features=features,
+        pipeline=pipeline,
+        packed=pack(fitted, seen, columns, bundles, seed=spec.seed),
         actual=label if spec.task is Task.REGRESSION else as_classes(label),
-        predicted=predicted,
         rows_trained=len(rows),
     )
 
 
-def _golden(code: ModelCode, columns: Mapping[str, Column], predicted: Predictions) -> Golden:
+def pack(fitted: Fitted, seen: FeatureMatrix, columns: Mapping[str, Column], bundles: Path, *, seed: int) -> Packed:
+    """Write the bundle of a fitted pipeline below `bundles`.
+
+    Args:
+        fitted: the pipeline.
+        seen: the features of rows to prove the conversion with, usually those trained on.
+        columns: source columns of n rows, from which the golden ones are picked.
+        bundles: the folder of all bundles.
+        seed: decides the sample that the conversion is proven with.
+
+    Raises:
+        UntrustedModelError: when the pipeline holds a type that is not allowed.
+        UnfaithfulBundleError: when the bundle answers differently from the pipeline.
+    """
+    kinds = fitted.features.kinds
+    skops = trust.dump(fitted.pipeline)
+    converted = convert(fitted.pipeline, fitted.task, kinds, fitted.classes, seen, seed=seed)
+    features = fitted.features.matrix(columns)
+    scores = SklearnEngine(fitted.task, fitted.pipeline, tuple(kinds.items())).scores(features)
+    predicted = Predictions(task=fitted.task, scores=scores, classes=fitted.classes)
+    digest = bundle.write(
+        bundles,
+        task=fitted.task,
+        classes=fitted.classes,
+        fields=fitted.fields,
+        features=fitted.features_module,
+        engine=converted.engine,
+        model=converted.model or skops,
+        golden=_golden(fitted.fields, columns, predicted),
+    )
+    return Packed(
+        predictor=_proven(bundle.load(bundles / digest, digest)),
+        skops=skops,
+        converted=converted,
+        features=features,
+        predicted=predicted,
+    )
+
+
+def _golden(fields: tuple[Field, ...], columns: Mapping[str, Column], predicted: Predictions) -> Golden:
     picked = pick_golden(columns, predicted.scores)
     answers = predicted.as_json()
-    return Golden(rows=bundle.rows_of(columns, code.inputs, picked), answers=tuple(answers[i] for i in picked))
+    return Golden(rows=bundle.rows_of(columns, fields, picked), answers=tuple(answers[i] for i in picked))
 
 
 def _proven(predictor: Predictor) -> Predictor:
@@ -143,11 +206,11 @@ def _proven(predictor: Predictor) -> Predictor:
     return predictor
 
 
-def _features(code: ModelCode, table: pl.DataFrame) -> dict[str, Column]:
-    """The feature columns of the features table, as the estimator takes them."""
+def _features(code: ModelCode, table: pl.DataFrame) -> FeatureMatrix:
+    """The features in the features table, as the estimator takes them."""
     fields = [Field(name=f"{FEATURE}{f.name}", kind=f.kind, dtype="", nullable=True) for f in code.features.features]
     columns = as_columns(table, tuple(fields))
-    return {name.removeprefix(FEATURE): values for name, values in columns.items()}
+    return as_matrix({n.removeprefix(FEATURE): values for n, values in columns.items()}, code.features.kinds)
 
 
 def _label(table: pl.DataFrame) -> Column:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml_platform.modeling.columns import DTYPES, Column, Kind, Numbers, Texts, as_single_precision
 
@@ -25,6 +26,18 @@ class Feature:
     needs: tuple[str, ...]
     function: Callable[..., Column] | None = None
     description: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """The features of n rows as an engine takes them, both in the order of the features.
+
+    `numbers` (n, k) holds the numeric features in single precision, missing is NaN. `texts` (n, t) holds the text
+    features, missing is None.
+    """
+
+    numbers: NDArray[np.float32]
+    texts: Texts
 
 
 @dataclass(frozen=True)
@@ -81,18 +94,55 @@ class FeatureSet:
         Raises:
             FeatureError: when a function returns anything but n rows of its kind.
         """
-        rows = len(next(iter(columns.values()))) if columns else 0
+        with np.errstate(all="ignore"):
+            made = self._made(columns)
+        return {
+            f.name: as_single_precision(values) if f.kind is Kind.NUMBER else values  # type: ignore[arg-type]
+            for f, values in zip(self.features, made, strict=True)
+        }
+
+    def matrix(self, columns: Mapping[str, Column]) -> FeatureMatrix:
+        """The same features as `compute` gives, in the form that engines take.
+
+        Raises:
+            FeatureError: when a function returns anything but n rows of its kind.
+        """
+        rows = _rows(columns)
+        numbers = np.empty((rows, sum(f.kind is Kind.NUMBER for f in self.features)), dtype=np.float32)
+        texts = np.empty((rows, len(self.features) - numbers.shape[1]), dtype=object)
+        number = text = 0
+        with np.errstate(all="ignore"):
+            for feature, values in zip(self.features, self._made(columns), strict=True):
+                if feature.kind is Kind.NUMBER:
+                    numbers[:, number] = values
+                    number += 1
+                else:
+                    texts[:, text] = values
+                    text += 1
+        return FeatureMatrix(numbers, texts)
+
+    def _made(self, columns: Mapping[str, Column]) -> list[Column]:
+        """The features before they are rounded."""
+        rows = _rows(columns)
         known: dict[str, Column] = dict(columns)
-        made: dict[str, Column] = {}
         for feature in self.features:
-            if feature.function is None:
-                values = columns[feature.name]
-            else:
-                with np.errstate(all="ignore"):
-                    values = _checked(feature, feature.function(*(known[n] for n in feature.needs)), rows)
-                known[feature.name] = values
-            made[feature.name] = as_single_precision(values) if feature.kind is Kind.NUMBER else values  # type: ignore[arg-type]
-        return made
+            if feature.function is not None:
+                known[feature.name] = _checked(feature, feature.function(*(known[n] for n in feature.needs)), rows)
+        return [known[feature.name] for feature in self.features]
+
+
+def _rows(columns: Mapping[str, Column]) -> int:
+    return len(next(iter(columns.values()))) if columns else 0
+
+
+def as_matrix(features: Mapping[str, Column], kinds: Mapping[str, Kind]) -> FeatureMatrix:
+    """Feature columns of n rows each as an engine takes them."""
+    rows = len(next(iter(features.values())))
+    stacked = {}
+    for kind, dtype in ((Kind.NUMBER, np.float32), (Kind.TEXT, object)):
+        columns = [features[name].astype(dtype) for name, of_kind in kinds.items() if of_kind is kind]
+        stacked[kind] = np.column_stack(columns) if columns else np.empty((rows, 0), dtype=dtype)
+    return FeatureMatrix(stacked[Kind.NUMBER], stacked[Kind.TEXT])
 
 
 def _plain(module: str, name: str, kinds: Mapping[str, Kind]) -> Feature:

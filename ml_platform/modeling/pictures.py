@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn import calibration, inspection, metrics
 
-from ml_platform.modeling.bundle import as_frame
-from ml_platform.modeling.columns import Column
-from ml_platform.modeling.scoring import Predictions
+from ml_platform.modeling.columns import Column, Kind
+from ml_platform.modeling.engine import as_frame
+from ml_platform.modeling.features import FeatureMatrix
+from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.spec import Task
 
 BLUE, GREY = "#2a6fdb", "#9aa3ad"
@@ -35,18 +36,18 @@ def of_predictions(actual: Column, predicted: Predictions) -> dict[str, Figure]:
 
 
 def importances(
-    pipeline: object, features: Mapping[str, Column], actual: Column, task: Task, seed: int
+    pipeline: object, features: FeatureMatrix, kinds: Mapping[str, Kind], actual: Column, task: Task, seed: int
 ) -> dict[str, float]:
     """How much the score falls when one feature is shuffled, most important first, on at most 500 rows."""
     rows = np.random.default_rng(seed).permutation(len(actual))[:IMPORTANCE_ROWS]
-    frame = as_frame({name: values[rows] for name, values in features.items()})
+    frame = as_frame(FeatureMatrix(features.numbers[rows], features.texts[rows]), tuple(kinds.items()))
     scoring = {Task.BINARY: "roc_auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "r2"}[task]
     if task is Task.BINARY and len(np.unique(actual[rows])) < 2:  # noqa: PLR2004 - AUC needs both classes
         scoring = "accuracy"
     found = inspection.permutation_importance(
         pipeline, frame, actual[rows], scoring=scoring, n_repeats=3, random_state=seed
     )
-    pairs = zip(features, found["importances_mean"].tolist(), strict=True)
+    pairs = zip(kinds, found["importances_mean"].tolist(), strict=True)
     return dict(sorted(pairs, key=lambda pair: -pair[1]))
 
 

@@ -1,51 +1,16 @@
 """Scoring: what a model's predictions are worth on rows it has not seen, overall and per slice."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn import metrics
 
 from ml_platform.modeling.columns import Column
+from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.spec import Task
 
 MIN_SLICE_ROWS = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """Predictions of n rows.
-
-    `scores` is the probability of class 1 (n,) for a binary model, of each class (n, k) for a multiclass one, and the
-    value itself (n,) for a regression. `classes` are the k class labels in the order of the columns.
-    """
-
-    task: Task
-    scores: NDArray[np.float64]
-    classes: tuple[Any, ...] = ()
-
-    def labels(self) -> Column:
-        """The predicted label of each row: the likeliest class, or the value."""
-        if self.task is Task.REGRESSION:
-            return self.scores
-        binary = self.task is Task.BINARY
-        likeliest = (self.scores >= 0.5).astype(int) if binary else self.scores.argmax(axis=1)  # noqa: PLR2004
-        labels: Column = np.asarray(self.classes)[likeliest]
-        return labels
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """One JSON object per row, as an answer holds it."""
-        labels = self.labels().tolist()
-        if self.task is Task.REGRESSION:
-            return [{"value": value} for value in labels]
-        if self.task is Task.BINARY:
-            pairs = zip(labels, self.scores.tolist(), strict=True)
-            return [{"label": label, "probability": score} for label, score in pairs]
-        names = [str(c) for c in self.classes]
-        pairs = zip(labels, self.scores.tolist(), strict=True)
-        return [{"label": label, "probabilities": dict(zip(names, row, strict=True))} for label, row in pairs]
 
 
 def score(actual: Column, predicted: Predictions) -> dict[str, float]:

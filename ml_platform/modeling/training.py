@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml_platform.modeling.bundle import as_frame
 from ml_platform.modeling.columns import DTYPES, Column, Kind
-from ml_platform.modeling.features import FeatureSet
+from ml_platform.modeling.engine import as_frame
+from ml_platform.modeling.features import FeatureMatrix, FeatureSet
 from ml_platform.modeling.schema import Field
 from ml_platform.modeling.spec import ModelSpec, SpecError, Task
 from ml_platform.modeling.validation import Schema, as_columns, compile_schema
@@ -105,12 +105,12 @@ def known(label: Column) -> NDArray[np.bool_]:
     return ~np.isnan(label)
 
 
-def fit(code: ModelCode, features: Mapping[str, Column], label: Column) -> tuple[Any, tuple[Any, ...]]:
+def fit(code: ModelCode, features: FeatureMatrix, label: Column) -> tuple[Any, tuple[Any, ...]]:
     """Fit the model's estimator.
 
     Args:
         code: the model's code.
-        features: the feature columns, n rows each.
+        features: the features of n rows.
         label: n known labels.
 
     Returns:
@@ -127,7 +127,7 @@ def fit(code: ModelCode, features: Mapping[str, Column], label: Column) -> tuple
             f"model {code.spec.name!r}: all {len(target)} training rows have the same label; there is nothing to learn"
         )
         raise ValueError(msg)
-    pipeline.fit(as_frame(features), target)
+    pipeline.fit(as_frame(features, tuple(code.features.kinds.items())), target)
     if task is Task.REGRESSION:
         return pipeline, ()
     return pipeline, tuple(pipeline.classes_.tolist())

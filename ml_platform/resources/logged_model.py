@@ -15,7 +15,7 @@ from ml_platform.modeling.spec import Task
 from ml_platform.resources import pyfunc_model
 
 WHOLE = {"bool": DataType.boolean, "int64": DataType.long}
-REQUIREMENTS = ("numpy", "scikit-learn", "skops", "polars", "pandas", "msgspec")
+REQUIREMENTS = ("numpy", "scikit-learn", "skops", "onnxruntime", "polars", "pandas", "msgspec")
 
 
 def log_bundle(mlflow: Any, predictor: Predictor, folder: Path) -> str:

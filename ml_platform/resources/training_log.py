@@ -9,13 +9,14 @@ import polars as pl
 
 from ml_platform.modeling import pictures
 from ml_platform.modeling.candidate import Candidate, Material
+from ml_platform.modeling.conversion import Converted
 from ml_platform.modeling.scoring import score
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.logged_model import log_bundle
 from ml_platform.resources.revision import code_revision
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, FINGERPRINT, MODEL_URI, REVISION, SPLIT
+from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, REVISION, SPLIT
 
-PLOTS, REFERENCE = "plots", "reference.parquet"
+PLOTS, REFERENCE, PIPELINE = "plots", "reference.parquet", "pipeline.skops"
 REFERENCE_ROWS = 10_000
 LONGEST_PARAMETER = 500
 
@@ -28,15 +29,19 @@ def log_training(
     bundles: Path,
 ) -> None:
     """Log params, metrics, plots, reference rows, bundle and model to the open run; a last tag says it is complete."""
-    predictor = candidate.predictor
+    packed = candidate.packed
+    predictor = packed.predictor
     folder = bundles / predictor.digest
-    mlflow.log_params(_parameters(predictor.pipeline) | {"seed": spec.seed, "rows_trained": candidate.rows_trained})
-    scores = score(candidate.actual, candidate.predicted)
+    mlflow.log_params(_parameters(candidate.pipeline) | {"seed": spec.seed, "rows_trained": candidate.rows_trained})
+    scores = score(candidate.actual, candidate.packed.predicted)
     held_out = {"rows_held_out": float(len(candidate.actual))}
-    mlflow.log_metrics({f"holdout_{name}": value for name, value in scores.items()} | held_out)
+    mlflow.log_metrics(
+        {f"holdout_{name}": value for name, value in scores.items()} | held_out | _cost(packed.converted)
+    )
     with tempfile.TemporaryDirectory() as temporary:
         _draw(spec, candidate, Path(temporary) / PLOTS)
         _keep_reference(spec, material, candidate, Path(temporary))
+        (Path(temporary) / PIPELINE).write_bytes(packed.skops)
         bundled = Path(temporary) / "bundle"
         bundled.mkdir()
         (bundled / predictor.digest).symlink_to(folder)
@@ -47,6 +52,7 @@ def log_training(
         REVISION: code_revision(),
         SPLIT: msgspec.json.encode(material.split).decode(),
         DIGEST: predictor.digest,
+        ENGINE: _served_by(packed.converted),
     }
     mlflow.set_tags(tags)
     mlflow.set_tag(MODEL_URI, log_bundle(mlflow, predictor, folder))
@@ -58,12 +64,30 @@ def _parameters(pipeline: Any) -> dict[str, str]:
     return {name: str(value)[:LONGEST_PARAMETER] for name, value in settings if isinstance(value, str | int | float)}
 
 
+def _served_by(converted: Converted) -> str:
+    """What answers requests, in words, and why."""
+    if converted.model is None:
+        return f"scikit-learn, from skops: {converted.reason}"
+    return (
+        f"ONNX Runtime: on {converted.compared_rows:,} rows no label differs from scikit-learn's, "
+        f"and no score by more than {converted.largest_difference:.1g}"
+    )
+
+
+def _cost(converted: Converted) -> dict[str, float]:
+    """Microseconds that one row costs in each engine, and how far their scores are apart."""
+    cost = {f"row_us_{engine}": value for engine, value in converted.row_us.items()}
+    return cost if converted.model is None else cost | {"onnx_largest_difference": converted.largest_difference}
+
+
 def _draw(spec: ModelSpec, candidate: Candidate, folder: Path) -> None:
     folder.mkdir()
+    packed = candidate.packed
+    kinds = packed.predictor.features.kinds
     importances = pictures.importances(
-        candidate.predictor.pipeline, candidate.features, candidate.actual, spec.task, spec.seed
+        candidate.pipeline, packed.features, kinds, candidate.actual, spec.task, spec.seed
     )
-    figures = pictures.of_predictions(candidate.actual, candidate.predicted)
+    figures = pictures.of_predictions(candidate.actual, packed.predicted)
     figures["permutation_importance"] = pictures.of_importances(importances)
     for name, figure in figures.items():
         (folder / f"{name}.png").write_bytes(pictures.as_png(figure))
@@ -72,5 +96,5 @@ def _draw(spec: ModelSpec, candidate: Candidate, folder: Path) -> None:
 
 def _keep_reference(spec: ModelSpec, material: Material, candidate: Candidate, folder: Path) -> None:
     """The rows trained on, as requests would have them, for the drift report to compare with."""
-    rows = material.inputs.filter(pl.Series(material.train)).select(f.name for f in candidate.predictor.fields)
+    rows = material.inputs.filter(pl.Series(material.train)).select(f.name for f in candidate.packed.predictor.fields)
     rows.sample(min(len(rows), REFERENCE_ROWS), seed=spec.seed).write_parquet(folder / REFERENCE)

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_platform.modeling.bundle import Golden, as_frame, differences, load, predict, rows_of, write
+from ml_platform.modeling.bundle import differences, rows_of
+from ml_platform.modeling.candidate import Fitted, pack
 from ml_platform.modeling.columns import DTYPES, Kind
+from ml_platform.modeling.conversion import convert
+from ml_platform.modeling.engine import EngineKind, as_frame
 from ml_platform.modeling.schema import read_rows
 from ml_platform.modeling.spec import ModelSpec, Task
 from ml_platform.modeling.training import ModelCode, as_classes, fit, known
-from ml_platform.modeling.trust import dump
 from ml_platform.modeling.validation import as_columns, validate
 from ml_platform.models.catalogue import all_models
 from ml_platform_tests.rows import random_rows
@@ -111,28 +113,43 @@ def test_the_bundle_answers_as_the_pipeline_it_was_made_of(spec: ModelSpec, tmp_
     label = code.label(rows)
     usable = known(label)
     columns = {name: values[usable] for name, values in as_columns(rows, code.inputs).items()}
-    features = code.features.compute(columns)
-    digests = []
+    features = code.features.matrix(columns)
+    packed = []
     for _ in range(2):
         pipeline, classes = fit(code, features, label[usable])
-        predicted = predict(pipeline, spec.task, features, classes)
-        some = list(range(0, int(usable.sum()), 10))
-        golden = Golden(rows=rows_of(columns, code.inputs, some), answers=tuple(predicted.as_json()[i] for i in some))
-        digests.append(
-            write(
-                tmp_path,
-                task=spec.task,
-                classes=classes,
-                fields=code.inputs,
-                features=code.features_module,
-                pipeline=dump(pipeline),
-                golden=golden,
-            )
+        fitted = Fitted(
+            pipeline=pipeline,
+            task=spec.task,
+            classes=classes,
+            fields=code.inputs,
+            features=code.features,
+            features_module=code.features_module,
         )
-    loaded = load(tmp_path / digests[0], digests[0])
+        packed.append(pack(fitted, features, columns, tmp_path, seed=1))
+    first, second = packed
+    some = list(range(0, int(usable.sum()), 10))
+    expected = first.predicted.as_json()
 
-    assert digests[0] == digests[1]
-    assert differences(loaded.answer(golden.rows), golden.answers) == []
+    answers = first.predictor.answer(rows_of(columns, code.inputs, some))
+
+    assert first.predictor.digest == second.predictor.digest
+    assert differences(answers, [expected[i] for i in some]) == []
+
+
+@MODELS
+def test_the_demo_models_are_converted(spec: ModelSpec) -> None:
+    """ONNX Runtime serves them: no label differs, and one row costs a fraction."""
+    code = ModelCode.of(spec)
+    rows = random_rows(code.fields, ROWS, 2)
+    label = code.label(rows)
+    usable = known(label)
+    features = code.features.matrix(as_columns(rows.filter(usable), code.inputs))
+    pipeline, classes = fit(code, features, label[usable])
+
+    converted = convert(pipeline, spec.task, code.features.kinds, classes, features, seed=1)
+
+    assert converted.engine is EngineKind.ONNX, converted.reason
+    assert converted.row_us[EngineKind.ONNX] * 10 < converted.row_us[EngineKind.SKOPS]
 
 
 @MODELS
@@ -180,8 +197,9 @@ def test_the_estimator_is_seeded(spec: ModelSpec) -> None:
     rows = random_rows(code.fields, ROWS, 5)
     label = code.label(rows)
     usable = known(label)
-    features = {n: v[usable] for n, v in code.features.compute(as_columns(rows, code.inputs)).items()}
+    features = code.features.matrix(as_columns(rows.filter(usable), code.inputs))
+    frame = as_frame(features, tuple(code.features.kinds.items()))
 
-    first, second = (fit(code, features, label[usable])[0].predict(as_frame(features)) for _ in range(2))
+    first, second = (fit(code, features, label[usable])[0].predict(frame) for _ in range(2))
 
     np.testing.assert_array_equal(first, second)

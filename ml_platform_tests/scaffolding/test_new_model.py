@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from ml_platform.cli import main
-from ml_platform.modeling import bundle, trust
-from ml_platform.modeling.bundle import Golden
+from ml_platform.modeling import bundle
+from ml_platform.modeling.candidate import Fitted, pack
 from ml_platform.modeling.columns import Kind
 from ml_platform.modeling.gate import MIN_ROWS
 from ml_platform.modeling.spec import Task
-from ml_platform.modeling.training import fit, known, pick_golden
+from ml_platform.modeling.training import fit, known
 from ml_platform.modeling.validation import as_columns, validate
 from ml_platform.scaffolding.source_table import SAMPLE_ROWS, read_table
 from ml_platform.settings import PROJECT
@@ -78,21 +78,17 @@ def test_every_type_and_every_name_goes_from_table_to_answers(source: Source, tm
     rows = rows.filter(known(label))
 
     columns = as_columns(rows, code.inputs)
-    features = code.features.compute(columns)
+    features = code.features.matrix(columns)
     pipeline, classes = fit(code, features, label[known(label)])
-    expected = bundle.predict(pipeline, Task.BINARY, features, classes)
-    picked = pick_golden(columns, expected.scores)
-    golden = Golden(
-        rows=bundle.rows_of(columns, code.inputs, picked), answers=tuple(expected.as_json()[i] for i in picked)
-    )
-    digest = bundle.write(
-        tmp_path, task=Task.BINARY, classes=classes, fields=code.inputs, features=code.features_module,
-        pipeline=trust.dump(pipeline), golden=golden,
+    fitted = Fitted(
+        pipeline=pipeline, task=Task.BINARY, classes=classes, fields=code.inputs, features=code.features,
+        features_module=code.features_module,
     )  # fmt: skip
-    served = bundle.load(tmp_path / digest, digest)
+    served = pack(fitted, features, columns, tmp_path, seed=1).predictor
+    golden = served.golden
 
     assert {"class", "2nd", "Ünit Price", "lambda", 'the "real" one', "mood", "born"} <= {f.name for f in served.fields}
-    assert set(features) >= {"applied_at_weekday", "applied_at_hour", "days_since_born", "days_since_seen"}
+    assert set(code.features.kinds) >= {"applied_at_weekday", "applied_at_hour", "days_since_born", "days_since_seen"}
     assert not bundle.differences(served.answer(golden.rows), golden.answers)
     assert not bundle.differences([a for row in golden.rows for a in served.answer([row])], golden.answers)
 

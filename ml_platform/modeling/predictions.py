@@ -1,0 +1,46 @@
+"""Predictions: a model's answers, whichever engine made them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_platform.modeling.columns import Column
+from ml_platform.modeling.spec import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Predictions of n rows.
+
+    `scores` is the probability of class 1 (n,) for a binary model, of each class (n, k) for a multiclass one, and the
+    value itself (n,) for a regression. `classes` are the k class labels in the order of the columns.
+    """
+
+    task: Task
+    scores: NDArray[np.float64]
+    classes: tuple[Any, ...] = ()
+
+    def labels(self) -> Column:
+        """The predicted label of each row: the likeliest class, or the value."""
+        if self.task is Task.REGRESSION:
+            return self.scores
+        binary = self.task is Task.BINARY
+        likeliest = (self.scores >= 0.5).astype(int) if binary else self.scores.argmax(axis=1)  # noqa: PLR2004
+        labels: Column = np.asarray(self.classes)[likeliest]
+        return labels
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """One JSON object per row, as an answer holds it."""
+        if self.task is Task.REGRESSION:
+            return [{"value": value} for value in self.scores.tolist()]
+        if self.task is Task.BINARY:
+            negative, positive = self.classes
+            return [
+                {"label": positive if score >= 0.5 else negative, "probability": score}  # noqa: PLR2004
+                for score in self.scores.tolist()
+            ]
+        names = [str(c) for c in self.classes]
+        pairs = zip(self.labels().tolist(), self.scores.tolist(), strict=True)
+        return [{"label": label, "probabilities": dict(zip(names, row, strict=True))} for label, row in pairs]
