@@ -6,6 +6,8 @@ from pathlib import Path
 
 PREFIX = "ML_PLATFORM_"
 MAX_PORT = 65_535
+COUNTS = {"serving_workers": 1, "drain_seconds": 0, "journal_mib": 1}
+"""Fields that are whole numbers, and the least that makes sense."""
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -34,6 +36,10 @@ class Settings:
     mlflow_backend_url: str = ""
     serving_url: str = ""
     serving_token: str = ""
+    serving_tokens: str = ""
+    serving_workers: int = 1
+    drain_seconds: int = 2
+    journal_mib: int = 1024
     models: str = ""
     automation: str = "on"
     executor: str = "in_process"
@@ -78,7 +84,16 @@ def load() -> Settings:
     given = {f.name: os.environ[key] for f in fields(Settings) if (key := variable(f.name)) in os.environ}
     state = Path(given.pop("state", "") or PROJECT / ".ml_platform").absolute()
     ports = {name: _port(name, given.pop(name)) for name in list(given) if name.endswith("_port")}
-    return Settings(state=state, **ports, **given)  # type: ignore[arg-type]  # all the others are text
+    counts = {name: _count(name, given.pop(name)) for name in list(given) if name in COUNTS}
+    return Settings(state=state, **ports, **counts, **given)  # type: ignore[arg-type]  # all the others are text
+
+
+def _count(name: str, text: str) -> int:
+    least = COUNTS[name]
+    if not (text.isdecimal() and int(text) >= least):
+        msg = f"{PREFIX}{name.upper()} is {text!r}: give a whole number, {least} or more"
+        raise SettingsError(msg)
+    return int(text)
 
 
 def _port(name: str, text: str) -> int:

@@ -36,7 +36,7 @@ def _values(field: Field, count: int, rng: np.random.Generator) -> list[object]:
     low = rules.get("greater_than_or_equal_to", rules.get("greater_than", 0.0 if rules else -100.0) + 1e-3)
     high = rules.get("less_than_or_equal_to", rules.get("less_than", 1000.0))
     numbers = rng.uniform(low, high, count)
-    return [int(np.ceil(n)) if field.dtype.startswith("int") else float(n) for n in numbers]
+    return [int(np.ceil(n)) if field.is_whole else float(n) for n in numbers]
 
 
 def _dtype(field: Field) -> pl.DataType:
@@ -46,4 +46,4 @@ def _dtype(field: Field) -> pl.DataType:
         return pl.String()
     if field.dtype == "bool":
         return pl.Boolean()
-    return pl.Int64() if field.dtype.startswith("int") else pl.Float64()
+    return pl.Int64() if field.is_whole else pl.Float64()

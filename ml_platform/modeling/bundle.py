@@ -203,7 +203,7 @@ def _as_json(field: Field, value: Any) -> Any:
         return None
     if field.dtype == "bool":
         return bool(value)
-    return int(value) if field.dtype.startswith("int") else float(value)
+    return int(value) if field.is_whole else float(value)
 
 
 def _write_whole(folder: Path, files: Mapping[str, bytes]) -> None:

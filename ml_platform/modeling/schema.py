@@ -32,6 +32,11 @@ class Field:
     rules: tuple[Rule, ...] = ()
     description: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its numbers are whole ones."""
+        return self.dtype.startswith(("int", "uint"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -117,19 +122,19 @@ def _type_problem(field: Field, value: object) -> str | None:
     if field.kind is Kind.TEXT:
         return None if isinstance(value, str) else "must be text"
     if field.kind is Kind.TIME:
-        return None if isinstance(value, str) and _time(value) is not None else "must be an ISO 8601 time"
+        return None if isinstance(value, str) and as_time(value) is not None else "must be an ISO 8601 time"
     if field.dtype == "bool":
         return None if isinstance(value, bool) else "must be true or false"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "must be a number"
     if isinstance(value, float) and not np.isfinite(value):
         return "must be a finite number"
-    if field.dtype.startswith("int") and (isinstance(value, float) or abs(value) > 2**53):
+    if field.is_whole and (isinstance(value, float) or abs(value) > 2**53):
         return "must be a whole number"
     return None
 
 
-def _time(value: str) -> np.datetime64 | None:
+def as_time(value: str) -> np.datetime64 | None:
     """An ISO 8601 time in UTC; without an offset it is taken as UTC."""
     from datetime import UTC, datetime  # noqa: PLC0415 - only times need it
 
@@ -145,7 +150,7 @@ def _as_array(field: Field, values: list[Any]) -> Column:
         return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     array = np.empty(len(values), dtype=DTYPES[field.kind])
     for i, value in enumerate(values):
-        array[i] = _time(value) if field.kind is Kind.TIME and value is not None else value
+        array[i] = as_time(value) if field.kind is Kind.TIME and value is not None else value
     return array
 
 

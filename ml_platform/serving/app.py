@@ -1,40 +1,33 @@
-"""The model server: predictions for anybody on this machine, changes only for who holds the token."""
+"""The model server: predictions for whoever may ask, changes only for who holds the platform's token."""
 
 import asyncio
 import hmac
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
+from random import getrandbits
+from typing import Any
 
 import msgspec
 
 from ml_platform.modeling.bundle import BundleError
 from ml_platform.modeling.promotion import Colour, ConflictError, Release
 from ml_platform.modeling.schema import BadRowsError
-from ml_platform.serving.prediction_log import Answered, PredictionLog
+from ml_platform.serving.http import Header, Receive, Refusal, Response, Scope, Send, decode, read_body, respond
+from ml_platform.serving.journal import Journal
+from ml_platform.serving.lane import Lane, Question, UnanswerableError
+from ml_platform.serving.metrics import REFUSED, WAITING, exposition
+from ml_platform.serving.protocols import NamedRows, PredictionProtocol
 from ml_platform.serving.slots import Slots
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-MAX_BODY = 10 * 1024 * 1024
-MAX_ROWS = 10_000
+REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+MOST_PROBLEMS = 100
+NAMED_ROWS = NamedRows()
 LOG = logging.getLogger(__name__)
-T = TypeVar("T")
-
-
-class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Rows with named fields; `keys` says whose they are, for joining outcomes later."""
-
-    rows: list[dict[str, Any]]
-    keys: list[str] | None = None
 
 
 class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -52,132 +45,150 @@ class SwitchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     revision: int
 
 
-class Refusal(Exception):  # noqa: N818 - it is the client's error, not ours
-    """An answer that is not 200."""
-
-    def __init__(self, status: HTTPStatus, error: str, **more: Any) -> None:
-        """Keep status and body."""
-        super().__init__(error)
-        self.status = status
-        self.body = {"error": error, **more}
-
-
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """The ASGI application."""
+    """The ASGI application.
+
+    `tokens` are what some models ask of whoever wants predictions. While `draining`, the server answers and asks every
+    client to connect elsewhere.
+    """
 
     slots: Slots
-    log: PredictionLog
+    journal: Journal
     token: str
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    several_processes: bool = False
+    draining: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         try:
-            status, body = HTTPStatus.OK, await self._route(scope, receive)
+            response = await self._route(scope, receive)
         except Refusal as refusal:
-            status, body = refusal.status, refusal.body
+            REFUSED.labels(refusal.status.value).inc()
+            response = Response.of(refusal.body, refusal.status)
         except Exception:
             LOG.exception("request failed")
-            status, body = HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "internal error; see the server's log"}
-        await _respond(send, status, body)
+            REFUSED.labels(HTTPStatus.INTERNAL_SERVER_ERROR.value).inc()
+            error = {"error": "internal error; see the server's log"}
+            response = Response.of(error, HTTPStatus.INTERNAL_SERVER_ERROR)
+        more: tuple[Header, ...] = ((b"connection", b"close"),) if self.draining else ()
+        await respond(send, response, more)
 
-    async def _route(self, scope: Scope, receive: Receive) -> object:
+    async def _route(self, scope: Scope, receive: Receive) -> Response:
+        self.slots.follow()
         match scope["method"], scope["path"].strip("/").split("/"):
-            case "GET", ["healthz"]:
-                return {"status": "ok", "models": self.slots.names(), "log_dropped_rows": self.log.dropped}
-            case "GET", ["models"]:
-                return {"models": [self._summary(name) for name in self.slots.names()]}
-            case "GET", ["models", name]:
-                return self._details(name)
             case "POST", ["models", name, "predict"]:
-                return await self._predict(name, None, await _read(receive), logged=not self._has_token(scope))
+                return await self._predict(NAMED_ROWS, name, None, scope, receive)
             case "POST", ["models", name, "colours", colour, "predict"]:
-                return await self._predict(name, _colour(colour), await _read(receive), logged=False)
+                self._check_token(scope)
+                return await self._predict(NAMED_ROWS, name, _colour(colour), scope, receive)
+            case "GET", ["healthz"]:
+                return self._health()
+            case "GET", ["models"]:
+                return Response.of({"models": [self._summary(name) for name in self.slots.names()]})
+            case "GET", ["models", name]:
+                return Response.of(self._details(name))
+            case "GET", ["metrics"]:
+                WAITING.set(self.journal.waiting_bytes)
+                text = exposition(several_processes=self.several_processes)
+                return Response(text, headers=((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
             case method, ["admin", "models", *rest]:
                 self._check_token(scope)
-                return await self._change(method, rest, receive)
+                return Response.of(await self._change(method, rest, scope, receive))
             case _:
                 raise Refusal(HTTPStatus.NOT_FOUND, "no such page; try GET /models")
 
+    async def _predict(
+        self, protocol: PredictionProtocol, name: str, colour: Colour | None, scope: Scope, receive: Receive
+    ) -> Response:
+        began = time.perf_counter()
+        lane = self._lane(name, colour)
+        headers = dict(scope["headers"])
+        is_platform = self._check_access(name, headers)
+        asked = protocol.read(await read_body(scope, receive), lane)
+        request_id = _request_id(headers.get(b"x-request-id"), asked.request_id)
+        logged = not is_platform and colour is None
+        question = Question(request_id=request_id, rows=asked.rows, keys=asked.keys, logged=logged, began=began)
+        try:
+            answer = await lane.ask(question)
+        except BadRowsError as error:
+            problems = error.problems[:MOST_PROBLEMS]
+            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), problems=problems) from error
+        except UnanswerableError as error:
+            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        return Response(
+            protocol.write(lane, request_id, answer), headers=(*lane.headers, (b"x-request-id", request_id.encode()))
+        )
+
+    def _lane(self, name: str, colour: Colour | None) -> Lane:
+        try:
+            return self.slots.lane(name, colour)
+        except KeyError:
+            if name in self.slots.broken():
+                msg = f"model {name!r} cannot be served; see the server's log"
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, msg) from None
+            raise Refusal(HTTPStatus.NOT_FOUND, f"no model {name!r} is live; GET /models lists them") from None
+
+    def _health(self) -> Response:
+        broken = self.slots.broken()
+        body = {
+            "status": "draining" if self.draining else "broken" if broken else "ok",
+            "models": self.slots.names(),
+            "broken": broken,
+            "log_dropped_rows": self.journal.dropped_rows,
+            "log_waiting_bytes": self.journal.waiting_bytes,
+        }
+        return Response.of(body)
+
     def _summary(self, name: str) -> dict[str, Any]:
-        colour, release, _ = self.slots.predictor(name)
-        return {"name": name, "version": release.version, "colour": colour, "digest": release.digest}
+        seen = self.slots.observe(name)
+        release = seen.slots[Colour(seen.live or "")].release
+        return {"name": name, "version": release.version, "colour": seen.live, "digest": release.digest}
 
     def _details(self, name: str) -> dict[str, Any]:
-        try:
-            colour, release, predictor = self.slots.predictor(name)
-        except KeyError:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"no model {name!r} is live; GET /models lists them") from None
+        lane = self._lane(name, None)
         return {
             "name": name,
-            "colour": colour,
-            "release": release,
-            "fields": predictor.fields,
-            "example": predictor.golden.rows[0],
+            "colour": lane.colour,
+            "release": lane.release,
+            "engine": lane.predictor.manifest.engine,
+            "fields": lane.predictor.fields,
+            "example": lane.predictor.golden.rows[0],
         }
 
-    async def _predict(self, name: str, colour: Colour | None, body: bytes, *, logged: bool) -> dict[str, Any]:
-        started = time.perf_counter()
-        request = _decode(body, PredictRequest)
-        if not 0 < len(request.rows) <= MAX_ROWS:
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"send 1 to {MAX_ROWS} rows, not {len(request.rows)}")
-        if request.keys is not None and len(request.keys) != len(request.rows):
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "send as many keys as rows, or none")
-        try:
-            colour_used, release, predictor = self.slots.predictor(name, colour)
-        except KeyError:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"no model {name!r} is live; GET /models lists them") from None
-        try:
-            answers = await asyncio.to_thread(predictor.answer, request.rows)
-        except BadRowsError as error:
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), problems=error.problems[:100]) from error
-        request_id = uuid4()
-        if logged:
-            self.log.add(
-                Answered(
-                    request_id=request_id,
-                    at=datetime.now(UTC),
-                    model=name,
-                    version=release.version,
-                    colour=colour_used,
-                    keys=request.keys or (),
-                    rows=request.rows,
-                    answers=answers,
-                    latency_ms=(time.perf_counter() - started) * 1e3,
-                )
-            )
-        return {
-            "model": name,
-            "version": release.version,
-            "colour": colour_used,
-            "request_id": str(request_id),
-            "predictions": answers,
-        }
+    def _check_access(self, name: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether it is the platform that asks.
 
-    def _has_token(self, scope: Scope) -> bool:
-        given: bytes = dict(scope["headers"]).get(b"authorization", b"")
-        return bool(self.token) and hmac.compare_digest(given, f"Bearer {self.token}".encode())
+        Raises:
+            Refusal: when the model asks for a token and this is not it.
+        """
+        given = headers.get(b"authorization")
+        if given and _is(given, self.token):
+            return True
+        if name in self.tokens and not _is(given or b"", self.tokens[name]):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, f"model {name!r} needs its token: Authorization: Bearer ...")
+        return False
 
     def _check_token(self, scope: Scope) -> None:
-        if not self._has_token(scope):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "changes need the token: Authorization: Bearer ...")
+        if not _is(dict(scope["headers"]).get(b"authorization", b""), self.token):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "this needs the platform's token: Authorization: Bearer ...")
 
-    async def _change(self, method: str, rest: list[str], receive: Receive) -> object:
+    async def _change(self, method: str, rest: list[str], scope: Scope, receive: Receive) -> object:
         try:
             match method, rest:
                 case "GET", [name]:
                     return self.slots.observe(name).as_serving()
                 case "PUT", [_, "colours", colour]:
-                    load = _decode(await _read(receive), LoadRequest)
-                    folder = Path(load.bundle)
+                    load = decode(await read_body(scope, receive), LoadRequest)
                     slots = await asyncio.to_thread(
-                        self.slots.load, load.release, folder, _colour(colour), load.revision
+                        self.slots.load, load.release, Path(load.bundle), _colour(colour), load.revision
                     )
                     return slots.as_serving()
                 case "PUT", [name, "live"]:
-                    switch = _decode(await _read(receive), SwitchRequest)
+                    switch = decode(await read_body(scope, receive), SwitchRequest)
                     return self.slots.switch(name, switch.colour, switch.revision).as_serving()
         except ConflictError as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
@@ -186,22 +197,19 @@ class Server:
         raise Refusal(HTTPStatus.NOT_FOUND, "no such page")
 
 
-async def _read(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY} bytes")
-        if not message.get("more_body"):
-            return bytes(body)
+def _is(given: bytes, token: str) -> bool:
+    return bool(token) and hmac.compare_digest(given, b"Bearer " + token.encode())
 
 
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"the body is not what is expected here: {error}") from error
+def _request_id(header: bytes | None, given: str) -> str:
+    """The id the client gave, or a new one; new ones sort by time, which keeps the log's index small."""
+    named = header.decode("latin-1") if header else given
+    if not named:
+        return f"{time.time_ns():016x}{getrandbits(64):016x}"
+    if not REQUEST_ID.fullmatch(named):
+        msg = "a request id has 1 to 128 letters, digits, '.', ':', '_' or '-'"
+        raise Refusal(HTTPStatus.BAD_REQUEST, msg)
+    return named
 
 
 def _colour(name: str) -> Colour:
@@ -209,10 +217,3 @@ def _colour(name: str) -> Colour:
         return Colour(name)
     except ValueError:
         raise Refusal(HTTPStatus.NOT_FOUND, f"no colour {name!r}; there are blue and green") from None
-
-
-async def _respond(send: Send, status: HTTPStatus, body: object) -> None:
-    data = msgspec.json.encode(body)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
-    await send({"type": "http.response.start", "status": int(status), "headers": headers})
-    await send({"type": "http.response.body", "body": data})
