@@ -6,6 +6,7 @@ from pathlib import Path
 
 PREFIX = "ML_PLATFORM_"
 MAX_PORT = 65_535
+COUNTS = ("prediction_days", "journal_mib")
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -34,6 +35,9 @@ class Settings:
     mlflow_backend_url: str = ""
     serving_url: str = ""
     serving_token: str = ""
+    hash_key: str = ""
+    prediction_days: int = 90
+    journal_mib: int = 1024
     models: str = ""
     automation: str = "on"
     executor: str = "in_process"
@@ -50,6 +54,11 @@ class Settings:
     def bundles(self) -> Path:
         """Root of the content-addressed bundles."""
         return self.state / "bundles"
+
+    @property
+    def journal(self) -> Path:
+        """Where answered requests wait for the database."""
+        return self.state / "serving" / "journal"
 
     def require(self, name: str) -> str:
         """The value of a setting that cannot be empty here.
@@ -78,11 +87,19 @@ def load() -> Settings:
     given = {f.name: os.environ[key] for f in fields(Settings) if (key := variable(f.name)) in os.environ}
     state = Path(given.pop("state", "") or PROJECT / ".ml_platform").absolute()
     ports = {name: _port(name, given.pop(name)) for name in list(given) if name.endswith("_port")}
-    return Settings(state=state, **ports, **given)  # type: ignore[arg-type]  # all the others are text
+    counts = {name: _count(name, given.pop(name)) for name in COUNTS if name in given}
+    return Settings(state=state, **ports, **counts, **given)  # type: ignore[arg-type]  # all the others are text
 
 
 def _port(name: str, text: str) -> int:
     if not (text.isdecimal() and 0 < int(text) <= MAX_PORT):
         msg = f"{PREFIX}{name.upper()} is {text!r}: give a port number from 1 to {MAX_PORT}"
+        raise SettingsError(msg)
+    return int(text)
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 10**6):
+        msg = f"{PREFIX}{name.upper()} is {text!r}: give a whole number from 1 to 999999"
         raise SettingsError(msg)
     return int(text)
