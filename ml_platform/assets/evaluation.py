@@ -115,7 +115,7 @@ def _log_differently(folders: Iterable[Path]) -> bool:
     return len({frozenset((f.name, f.logged) for f in m.fields if f.logged is not Logged.PLAIN) for m in manifests}) > 1
 
 
-def _decide(spec: ModelSpec, scores: Scores, *, logs_otherwise: bool) -> Decision:
+def _decide(spec: ModelSpec, scores: Scores, *, logs_otherwise: bool = False) -> Decision:
     metric = spec.promotion.metric
     found = {who: values.get(metric, float("nan")) for who, values in scores.items()}
     if any(isnan(value) for value in found.values()):
