@@ -11,7 +11,7 @@ import msgspec
 
 from ml_platform.serving.journal import FRAME, Answered, read
 
-CHUNK_BYTES = 256 * 2**10
+CHUNK_BYTES = 512 * 2**10
 LEFTOVER_S = 60.0
 
 
