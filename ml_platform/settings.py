@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 PREFIX = "ML_PLATFORM_"
-MAX_PORT = 65_535
-COUNTS = {"serving_workers": 1, "drain_seconds": 0, "journal_mib": 1}
+MAX_PORT, MAX_COUNT = 65_535, 999_999
+COUNTS = {"serving_workers": 1, "drain_seconds": 0, "prediction_days": 1, "journal_mib": 1}
 """Fields that are whole numbers, and the least that makes sense."""
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -39,6 +39,8 @@ class Settings:
     serving_tokens: str = ""
     serving_workers: int = 1
     drain_seconds: int = 2
+    hash_key: str = ""
+    prediction_days: int = 90
     journal_mib: int = 1024
     models: str = ""
     automation: str = "on"
@@ -56,6 +58,11 @@ class Settings:
     def bundles(self) -> Path:
         """Root of the content-addressed bundles."""
         return self.state / "bundles"
+
+    @property
+    def journal(self) -> Path:
+        """Where answered requests wait for the database."""
+        return self.state / "serving" / "journal"
 
     def require(self, name: str) -> str:
         """The value of a setting that cannot be empty here.
@@ -90,8 +97,8 @@ def load() -> Settings:
 
 def _count(name: str, text: str) -> int:
     least = COUNTS[name]
-    if not (text.isdecimal() and int(text) >= least):
-        msg = f"{PREFIX}{name.upper()} is {text!r}: give a whole number, {least} or more"
+    if not (text.isdecimal() and least <= int(text) <= MAX_COUNT):
+        msg = f"{PREFIX}{name.upper()} is {text!r}: give a whole number from {least} to {MAX_COUNT}"
         raise SettingsError(msg)
     return int(text)
 

@@ -11,9 +11,11 @@ import pandas as pd
 from mlflow.entities import RunStatus
 
 from ml_platform.assets.room import key, patiently, room
-from ml_platform.modeling import drift
+from ml_platform.modeling import bundle, drift
 from ml_platform.modeling.drift import DriftResult
+from ml_platform.modeling.schema import Logged
 from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.predictions import PredictionStore
 from ml_platform.resources.tracking import CHAMPION, ExperimentTracking, Version
@@ -50,7 +52,11 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.monitoring.window * 2),
     )
     def drift_report(
-        context: dg.AssetExecutionContext, store: PredictionStore, tracking: ExperimentTracking, clock: Clock
+        context: dg.AssetExecutionContext,
+        store: PredictionStore,
+        bundles: BundleStore,
+        tracking: ExperimentTracking,
+        clock: Clock,
     ) -> dg.MaterializeResult[None]:
         with patiently(context):
             champion = tracking.version_with_alias(spec.name, CHAMPION)
@@ -58,17 +64,26 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
                 return _nothing("no champion yet", 0)
             now, rules = clock.now(), spec.monitoring
             current = store.inputs(spec.name, champion.version, now - rules.window, now, rules.max_rows)
-            if current.empty:
+            if not len(current):
                 return _nothing("no traffic yet", 0)
             if len(current) < rules.min_rows:
                 return _nothing(f"not enough traffic yet: {len(current)} of {rules.min_rows} rows", len(current))
+            folder_of_champion = tracking.fetch_bundle(champion.run_id, bundles.path, champion.digest)
+            plain = comparable(bundle.check(folder_of_champion, champion.digest), current)
+            if not plain:
+                return _nothing("no column is logged as it is", len(current))
             with tempfile.TemporaryDirectory() as folder:
-                result = _compare(tracking, champion, current, Path(folder))
+                result = _compare(tracking, champion, current[plain], Path(folder))
                 link = _keep(tracking, spec, champion, result, Path(folder))
         context.log.info("%.0f %% of the columns drifted", 100 * result.share)
         return _result(result, len(current), champion, link)
 
     return drift_report
+
+
+def comparable(manifest: bundle.Manifest, served: pd.DataFrame) -> list[str]:
+    """The columns of served rows that can be held against training rows: a hash has no distance to a value."""
+    return [f.name for f in manifest.fields if f.logged is Logged.PLAIN and f.name in served.columns]
 
 
 def _compare(tracking: ExperimentTracking, champion: Version, current: pd.DataFrame, folder: Path) -> DriftResult:

@@ -1,6 +1,6 @@
 """Room 5, evaluation: the challenger against the champion, on rows that neither was trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import polars as pl
 from ml_platform.assets.room import as_table, patiently, room
 from ml_platform.modeling import bundle, splitting
 from ml_platform.modeling.gate import MIN_ROWS, Decision, decide
+from ml_platform.modeling.schema import Logged
 from ml_platform.modeling.scoring import score, score_slices
 from ml_platform.modeling.spec import ModelSpec, Task
 from ml_platform.modeling.splitting import Split
@@ -62,7 +63,7 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             reason = f"{len(rows)} rows that nobody was trained on are too few to judge; {MIN_ROWS} are needed"
             return _result(trained_model, won=False, reason=reason, metadata={"rows_judged": len(rows)})
         scores, slices = _scores(code, rows, folders)
-        decision = _decide(spec, scores)
+        decision = _decide(spec, scores, logs_otherwise=_log_differently(folders.values()))
         context.log.info(decision.reason)
         with patiently(context):
             tracking.log_metrics(trained_model.run_id, {f"gate_{k}": v for k, v in scores["challenger"].items()})
@@ -108,14 +109,20 @@ def _scores(code: ModelCode, rows: pl.DataFrame, folders: Mapping[str, Path]) ->
     return scores, slices
 
 
-def _decide(spec: ModelSpec, scores: Scores) -> Decision:
+def _log_differently(folders: Iterable[Path]) -> bool:
+    """Whether one of the bundles keeps more out of the prediction log than another."""
+    manifests = [bundle.check(folder, folder.name) for folder in folders]
+    return len({frozenset((f.name, f.logged) for f in m.fields if f.logged is not Logged.PLAIN) for m in manifests}) > 1
+
+
+def _decide(spec: ModelSpec, scores: Scores, *, logs_otherwise: bool = False) -> Decision:
     metric = spec.promotion.metric
     found = {who: values.get(metric, float("nan")) for who, values in scores.items()}
     if any(isnan(value) for value in found.values()):
         reason = f"{metric} has no value on the held-out rows, which have one class only: the champion stays"
         floor = spec.promotion.floor
         return Decision(won=False, reason=reason, metric=metric, challenger=float("nan"), champion=None, floor=floor)
-    return decide(spec, found["challenger"], found.get("champion"))
+    return decide(spec, found["challenger"], found.get("champion"), logs_otherwise=logs_otherwise)
 
 
 def _metadata(

@@ -111,6 +111,7 @@ def complete(here: Settings, server_url: str) -> Settings:
         "mlflow_url": f"http://{HOST}:{here.mlflow_port}",
         "serving_url": f"http://{HOST}:{here.serving_port}",
         "serving_token": _secret(here.state / "secrets" / "serving_token"),
+        "hash_key": _secret(here.state / "secrets" / "hash_key"),
         "dagster_page": f"http://{HOST}:{here.dagster_port}",
         "dagster_files": str(here.state / "dagster"),
     }

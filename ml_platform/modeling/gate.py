@@ -20,8 +20,12 @@ class Decision:
     floor: float
 
 
-def decide(spec: ModelSpec, challenger: float, champion: float | None) -> Decision:
-    """Compare two scores of the promotion metric, measured on the same rows that neither was trained on."""
+def decide(spec: ModelSpec, challenger: float, champion: float | None, *, logs_otherwise: bool = False) -> Decision:
+    """Compare two scores of the promotion metric, measured on the same rows that neither was trained on.
+
+    A tie keeps the champion, except where the challenger `logs_otherwise`: what is agreed on personal data goes live
+    with the first model that is no worse.
+    """
     policy = spec.promotion
     sign = 1.0 if spec.direction is Direction.UP else -1.0
 
@@ -43,4 +47,6 @@ def decide(spec: ModelSpec, challenger: float, champion: float | None) -> Decisi
     gain = sign * (challenger - champion)
     if gain > policy.min_improvement:
         return answer(won=True, reason=f"{said} beats the champion's {champion:.4f}")
+    if logs_otherwise and gain >= 0:
+        return answer(won=True, reason=f"{said} is no worse than the champion's, and spec.serving was changed")
     return answer(won=False, reason=f"{said} does not beat the champion's {champion:.4f}: the champion stays")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,14 @@ from numpy.typing import NDArray
 from ml_platform.modeling.columns import DTYPES, Column, Kind
 
 Row = Mapping[str, Any]
+
+
+class Logged(StrEnum):
+    """What the prediction log keeps of a column: its values, a keyed hash of each, or nothing."""
+
+    PLAIN = "plain"
+    HASHED = "hashed"
+    EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +32,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One column of the schema."""
+    """One column of the schema. `logged` decides no answer, but a bundle must not be made to log more than agreed."""
 
     name: str
     kind: Kind
@@ -31,6 +40,7 @@ class Field:
     nullable: bool
     rules: tuple[Rule, ...] = ()
     description: str = ""
+    logged: Logged = Logged.PLAIN
 
     @property
     def is_whole(self) -> bool:

@@ -100,6 +100,14 @@ class MonitoringPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What the prediction log keeps of personal data: some columns not at all, some only as a keyed hash."""
+
+    exclude: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """What a room needs when it runs in a container of its own, in Kubernetes' units."""
 
@@ -122,6 +130,7 @@ class ModelSpec:
     quality: QualityPolicy = field(default_factory=QualityPolicy)
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
     monitoring: MonitoringPolicy = field(default_factory=MonitoringPolicy)
+    serving: Serving = field(default_factory=Serving)
     resources: dict[str, Resources] = field(default_factory=dict)
     seed: int = 20_240_101
     package: str = ""

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ml_platform.modeling.columns import DTYPES, Column, Kind
 from ml_platform.modeling.engine import as_frame
 from ml_platform.modeling.features import FeatureMatrix, FeatureSet
-from ml_platform.modeling.schema import Field
-from ml_platform.modeling.spec import ModelSpec, SpecError, Task
+from ml_platform.modeling.schema import Field, Logged
+from ml_platform.modeling.spec import ModelSpec, Serving, SpecError, Task
 from ml_platform.modeling.validation import Schema, as_columns, compile_schema
 
 LIBRARIES = ("numpy", "scikit-learn")
@@ -49,9 +49,9 @@ class ModelCode:
         if schema is None:
             msg = f"{spec.package}.schema: define class Schema(pa.DataFrameModel)"
             raise SpecError(msg)
-        fields = compile_schema(schema)
-        features = FeatureSet.of(features_module, {f.name: f.kind for f in fields})
-        code = cls(spec, schema, fields, features, features_module, training_module)
+        compiled = tuple(replace(f, logged=_logged(f.name, spec.serving)) for f in compile_schema(schema))
+        features = FeatureSet.of(features_module, {f.name: f.kind for f in compiled})
+        code = cls(spec, schema, compiled, features, features_module, training_module)
         code._check()
         return code
 
@@ -90,12 +90,29 @@ class ModelCode:
         leaks = set(self.features.columns) & ({source.key} | set(self.label_needs))
         if leaks:
             self._refuse("features.py", f"{', '.join(sorted(leaks))} would leak the key or the label into the features")
+        self._check_serving()
         if not callable(getattr(self.training_module, "estimator", None)):
             self._refuse("training.py", "define estimator(seed), which returns a scikit-learn pipeline")
+
+    def _check_serving(self) -> None:
+        inputs = {f.name for f in self.inputs}
+        for field in fields(Serving):
+            for column in getattr(self.spec.serving, field.name):
+                if column not in inputs:
+                    known = ", ".join(sorted(inputs))
+                    self._refuse(f"serving.{field.name}", f"no request has a column {column!r}; choose among {known}")
+        if both := set(self.spec.serving.exclude) & set(self.spec.serving.hash):
+            self._refuse("serving", f"{', '.join(sorted(both))} cannot be in exclude and in hash: decide for one")
 
     def _refuse(self, where: str, remedy: str) -> None:
         msg = f"model {self.spec.name!r}, {where}: {remedy}"
         raise SpecError(msg)
+
+
+def _logged(column: str, serving: Serving) -> Logged:
+    if column in serving.exclude:
+        return Logged.EXCLUDED
+    return Logged.HASHED if column in serving.hash else Logged.PLAIN
 
 
 def known(label: Column) -> NDArray[np.bool_]:
@@ -155,7 +172,7 @@ def pick_golden(columns: Mapping[str, Column], scores: NDArray[np.float64]) -> l
 
 
 def fingerprint(code: ModelCode, rows: pl.DataFrame) -> tuple[str, str]:
-    """What decides a model: the hash of its training rows, and of the rows with code, seed and libraries.
+    """What decides a model: the hash of its training rows, and of the rows with code, seed, libraries and privacy.
 
     Args:
         code: the model's code.
@@ -168,5 +185,6 @@ def fingerprint(code: ModelCode, rows: pl.DataFrame) -> tuple[str, str]:
                 data.update(buffer or b"-")
     data.update(repr(rows.schema).encode())
     libraries = [f"{name} {version(name)}" for name in LIBRARIES]
-    whole = "\n".join([data.hexdigest(), code.source(), str(code.spec.seed), *libraries])
+    discreet = [f"{f.name} {f.logged}" for f in code.inputs if f.logged is not Logged.PLAIN]
+    whole = "\n".join([data.hexdigest(), code.source(), str(code.spec.seed), *libraries, *discreet])
     return data.hexdigest(), hashlib.sha256(whole.encode()).hexdigest()

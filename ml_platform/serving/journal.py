@@ -143,5 +143,9 @@ def read(data: bytes) -> Iterator[tuple[Answered, int]]:
         payload = data[at + FRAME.size : at + FRAME.size + length]
         if len(payload) < length or zlib.crc32(payload) != checksum:
             return
+        try:
+            answered = decoder.decode(payload)
+        except msgspec.DecodeError:  # Zeros, which a power cut leaves, have a fitting checksum.
+            return
         at += FRAME.size + length
-        yield decoder.decode(payload), at
+        yield answered, at

@@ -110,6 +110,13 @@ def test_the_improvement_asked_for_must_be_exceeded() -> None:
     assert decide(spec, 0.73, 0.70).won
 
 
+def test_a_tie_goes_to_the_model_that_logs_as_agreed_now() -> None:
+    """Otherwise a column would be logged until a better model comes along; a worse model does not win by it."""
+    assert decide(_spec(), 0.7, 0.7, logs_otherwise=True).won
+    assert not decide(_spec(), 0.69, 0.7, logs_otherwise=True).won
+    assert not decide(_spec(), 0.5, 0.5, logs_otherwise=True).won
+
+
 def test_the_reason_has_the_numbers() -> None:
     """A person can check the decision from its sentence."""
     assert decide(_spec(), 0.71, 0.7).reason == "roc_auc 0.7100 beats the champion's 0.7000"
