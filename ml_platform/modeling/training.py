@@ -99,8 +99,8 @@ class ModelCode:
         for field in fields(Serving):
             for column in getattr(self.spec.serving, field.name):
                 if column not in inputs:
-                    known = ", ".join(sorted(inputs))
-                    self._refuse(f"serving.{field.name}", f"no request has a column {column!r}; choose among {known}")
+                    remedy = f"no request has a column {column!r}; choose among {', '.join(sorted(inputs))}"
+                    self._refuse(f"serving.{field.name}", remedy)
         if both := set(self.spec.serving.exclude) & set(self.spec.serving.hash):
             self._refuse("serving", f"{', '.join(sorted(both))} cannot be in exclude and in hash: decide for one")
 

@@ -149,9 +149,9 @@ class PredictionTable:
         Raises:
             psycopg.Error: when the database is away, or somebody reads the table for too long.
         """
-        connection = self._connected()
         dropped = []
         try:
+            connection = self._connected()
             (today,) = connection.execute("select current_date").fetchone() or (date.max,)
             _, partitions = connection.execute(FOUND).fetchone() or ("", [])
             for name in sorted(partitions):

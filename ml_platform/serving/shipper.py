@@ -115,9 +115,10 @@ class Shipper:
         while answered:
             predictions = [row for one in answered for row in as_rows(one)]
             new, refused = self._table.insert(predictions)
+            self._progress.shipped_rows += new
             self._set_aside(tail, refused)
             tail.offset = end
-            self._progress.shipped_rows += new
+            self._progress.refused_rows += len(refused)
             self._progress.repeated_rows += len(predictions) - new - len(refused)
             self._progress.last_success = time.time()
             self._tell()
@@ -129,7 +130,6 @@ class Shipper:
         """The refused rows are in a file beside the segment, with the reasons; not without limit."""
         if not refused:
             return
-        self._progress.refused_rows += len(refused)
         first = refused[0]
         path = tail.path.with_suffix(".refused")
         LOG.error("PostgreSQL refuses %d rows (%s): they are in %s", len(refused), first.reason, path.name)
@@ -150,13 +150,13 @@ class Shipper:
         if rest is Rest.DAMAGED:
             aside = tail.path.with_suffix(".damaged")
             LOG.error("%s is damaged at byte %d: kept as %s", tail.path.name, tail.offset, aside.name)
-            self._progress.damaged_segments += 1
             tail.path.rename(aside)
+            self._progress.damaged_segments += 1
         else:
-            if rest is Rest.TORN:
-                LOG.warning("%s ends within a record, whose writer was cut off: dropped", tail.path.name)
-                self._progress.torn_segments += 1
             tail.path.unlink()
+            if rest is Rest.TORN:
+                LOG.warning("%s ended within a record, whose writer was cut off: dropped", tail.path.name)
+                self._progress.torn_segments += 1
         self._refusing.discard(tail.path)
         self._tails.pop(tail.path).close()
 

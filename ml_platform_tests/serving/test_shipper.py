@@ -349,6 +349,19 @@ def test_a_torn_end_is_dropped_and_damage_is_kept_aside(here: Settings, caplog: 
     assert "is damaged at byte" in caplog.text
 
 
+def test_a_segment_that_cannot_be_read_does_not_hold_up_the_others(here: Settings) -> None:
+    """It stands in the way of nothing but itself, and is told."""
+    unreadable = here.journal / "0-1.journal"
+    unreadable.mkdir(parents=True)
+    write(here, answered("r"))
+
+    progress = ship(here)
+
+    assert ids(here) == ["r"]
+    assert progress.error
+    assert segments(here.journal) == [unreadable]
+
+
 def test_segments_that_never_began_are_removed_once_their_writer_is_gone(here: Settings) -> None:
     """Those of a process that lives, or that are young, are left alone."""
     here.journal.mkdir(parents=True)
