@@ -139,11 +139,11 @@ def _is(given: bytes, token: str) -> bool:
 
 
 def _request_id(header: bytes | None, given: str) -> str:
-    """The id the client gave, or a new one; new ones sort by time, which keeps the log's index small."""
-    named = given or (header or b"").decode("latin-1")
+    """The id in the body, in the header, or a new one; new ones sort by time, which keeps the log's index small."""
+    named = [name for name in (given, (header or b"").decode("latin-1")) if name]
     if not named:
         return f"{time.time_ns():016x}{getrandbits(64):016x}"
-    if not REQUEST_ID.fullmatch(named):
+    if not all(map(REQUEST_ID.fullmatch, named)):
         msg = "a request id has 1 to 128 letters, digits, '.', ':', '_' or '-'"
         raise Refusal(HTTPStatus.BAD_REQUEST, msg)
-    return named
+    return named[0]

@@ -1,12 +1,13 @@
 """Pages: everything that can be asked of the model server, and which part of it answers."""
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Protocol
 
 from ml_platform.modeling.promotion import Colour
-from ml_platform.serving import admin, open_inference
+from ml_platform.serving import admin, docs_page, open_inference
 from ml_platform.serving.http import Receive, Refusal, Response, Scope
 from ml_platform.serving.journal import Journal
 from ml_platform.serving.lane import Lane
@@ -58,6 +59,9 @@ class Pages:
             ("GET", "/models/{name}"): self._model,
             ("GET", "/healthz"): self._health,
             ("GET", "/metrics"): self._metrics,
+            ("GET", "/openapi.json"): self._openapi,
+            ("GET", "/docs"): self._docs,
+            ("GET", "/docs/{file}"): self._docs_part,
             ("GET", "/v2"): self._v2,
             ("GET", "/v2/health/live"): self._v2_live,
             ("GET", "/v2/health/ready"): self._v2_ready,
@@ -126,6 +130,21 @@ class Pages:
             "log_waiting_bytes": self._server.journal.waiting_bytes,
         }
         return Response.of(body)
+
+    async def _openapi(self, request: Request) -> Response:
+        """Put together in a thread: the document has every field of every model."""
+        from ml_platform.serving.openapi.document import document  # noqa: PLC0415 - few requests are for it
+
+        base = f"{request.scope['scheme']}://{request.headers.get(b'host', b'').decode('latin-1')}"
+        broken = self._server.slots.broken()
+        lanes = [self._server.lane(name, None) for name in self._server.slots.names() if name not in broken]
+        return Response.of(await asyncio.to_thread(document, lanes, set(self._server.tokens), base))
+
+    async def _docs(self, _: Request) -> Response:
+        return docs_page.page()
+
+    async def _docs_part(self, request: Request) -> Response:
+        return await asyncio.to_thread(docs_page.part, request.named["file"])
 
     async def _v2(self, _: Request) -> Response:
         return Response.of({"name": "ml_platform", "version": version("ml-platform"), "extensions": []})
