@@ -11,6 +11,7 @@ import polars as pl
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ml_platform.modeling.candidate import Fitted, pack
 from ml_platform.modeling.engine import as_frame
@@ -54,7 +55,7 @@ def release(folder: Path, version: str = "1", model: str = "rich") -> tuple[Rele
     columns = as_columns(random_rows(fields, 300, 1), fields)
     seen = features.matrix(columns)
     labels = np.array(CLASSES)[np.digitize(np.asarray(columns["amount"], dtype=float), [33, 66])]
-    pipeline = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=1000))
+    pipeline = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())
     pipeline.fit(as_frame(seen, tuple(features.kinds.items())), labels)
     fitted = Fitted(
         pipeline=pipeline, task=Task.MULTICLASS, classes=CLASSES, fields=fields, features=features,

@@ -6,7 +6,7 @@ import schemathesis
 
 
 @schemathesis.hook
-def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of a hook
+def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, Any]) -> None:  # noqa: ARG001 - the signature of a hook
     """Send rows as they are meant; whatever else is wrong with them stays wrong."""
     match case.body:
         case {"rows": [*rows], **more}:
