@@ -150,9 +150,9 @@ def as_time(value: str) -> np.datetime64 | None:
 
     try:
         read = datetime.fromisoformat(value)
-    except ValueError:
+        return np.datetime64(read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read, "us")
+    except (ValueError, OverflowError):  # The first and the last day there are may lie beyond them in UTC.
         return None
-    return np.datetime64(read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read, "us")
 
 
 def _as_array(field: Field, values: list[Any]) -> Column:

@@ -1,6 +1,5 @@
 """The model server: predictions for whoever may ask, changes only for who holds the platform's token."""
 
-import asyncio
 import hmac
 import logging
 import re
@@ -8,41 +7,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from random import getrandbits
-from typing import Any
 
-import msgspec
-
-from ml_platform.modeling.bundle import BundleError
-from ml_platform.modeling.promotion import Colour, ConflictError, Release
+from ml_platform.modeling.promotion import Colour
 from ml_platform.modeling.schema import BadRowsError
-from ml_platform.serving.http import Header, Receive, Refusal, Response, Scope, Send, decode, read_body, respond
+from ml_platform.serving.http import Header, Receive, Refusal, Response, Scope, Send, read_body, respond
 from ml_platform.serving.journal import Journal
 from ml_platform.serving.lane import Lane, Question, UnanswerableError
-from ml_platform.serving.metrics import REFUSED, WAITING, exposition
-from ml_platform.serving.protocols import NamedRows, PredictionProtocol
+from ml_platform.serving.metrics import REFUSED
+from ml_platform.serving.pages import NAMED_ROWS, Pages
+from ml_platform.serving.protocols import PredictionProtocol
+from ml_platform.serving.routes import Request, Routes
 from ml_platform.serving.slots import Slots
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 MOST_PROBLEMS = 100
-NAMED_ROWS = NamedRows()
 LOG = logging.getLogger(__name__)
-
-
-class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A release to load, where its bundle is, and the revision this was decided on."""
-
-    release: Release
-    bundle: str
-    revision: int
-
-
-class SwitchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The colour that shall be live."""
-
-    colour: Colour | None
-    revision: int
 
 
 @dataclass
@@ -60,6 +40,10 @@ class Server:
     several_processes: bool = False
     draining: bool = False
 
+    def __post_init__(self) -> None:
+        """Lay out the pages."""
+        self._routes = Routes(Pages(self).by_path())
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
@@ -68,7 +52,7 @@ class Server:
             response = await self._route(scope, receive)
         except Refusal as refusal:
             REFUSED.labels(refusal.status.value).inc()
-            response = Response.of(refusal.body, refusal.status)
+            response = Response.of(refusal.body, refusal.status, refusal.headers)
         except Exception:
             LOG.exception("request failed")
             REFUSED.labels(HTTPStatus.INTERNAL_SERVER_ERROR.value).inc()
@@ -80,32 +64,21 @@ class Server:
     async def _route(self, scope: Scope, receive: Receive) -> Response:
         self.slots.follow()
         match scope["method"], scope["path"].strip("/").split("/"):
-            case "POST", ["models", name, "predict"]:
-                return await self._predict(NAMED_ROWS, name, None, scope, receive)
-            case "POST", ["models", name, "colours", colour, "predict"]:
-                self._check_token(scope)
-                return await self._predict(NAMED_ROWS, name, _colour(colour), scope, receive)
-            case "GET", ["healthz"]:
-                return self._health()
-            case "GET", ["models"]:
-                return Response.of({"models": [self._summary(name) for name in self.slots.names()]})
-            case "GET", ["models", name]:
-                return Response.of(self._details(name))
-            case "GET", ["metrics"]:
-                WAITING.set(self.journal.waiting_bytes)
-                text = exposition(several_processes=self.several_processes)
-                return Response(text, headers=((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
-            case method, ["admin", "models", *rest]:
-                self._check_token(scope)
-                return Response.of(await self._change(method, rest, scope, receive))
-            case _:
-                raise Refusal(HTTPStatus.NOT_FOUND, "no such page; try GET /models")
+            case "POST", ["models", name, "predict"]:  # First, since most requests are for it.
+                return await self.predict(NAMED_ROWS, name, None, scope, receive)
+        page, named = self._routes.find(scope["method"], scope["path"])
+        return await page(Request(scope, receive, named))
 
-    async def _predict(
+    async def predict(
         self, protocol: PredictionProtocol, name: str, colour: Colour | None, scope: Scope, receive: Receive
     ) -> Response:
+        """Answer a request for predictions, of a colour or of whatever is live.
+
+        Raises:
+            Refusal: when it cannot be answered.
+        """
         began = time.perf_counter()
-        lane = self._lane(name, colour)
+        lane = self.lane(name, colour)
         headers = dict(scope["headers"])
         is_platform = self._check_access(name, headers)
         asked = protocol.read(await read_body(scope, receive), lane)
@@ -120,10 +93,16 @@ class Server:
         except UnanswerableError as error:
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
         return Response(
-            protocol.write(lane, request_id, answer), headers=(*lane.headers, (b"x-request-id", request_id.encode()))
+            protocol.write(lane, asked, request_id, answer),
+            headers=(*lane.headers, (b"x-request-id", request_id.encode())),
         )
 
-    def _lane(self, name: str, colour: Colour | None) -> Lane:
+    def lane(self, name: str, colour: Colour | None) -> Lane:
+        """The lane of a colour, or of whatever is live.
+
+        Raises:
+            Refusal: when there is none.
+        """
         try:
             return self.slots.lane(name, colour)
         except KeyError:
@@ -131,33 +110,6 @@ class Server:
                 msg = f"model {name!r} cannot be served; see the server's log"
                 raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, msg) from None
             raise Refusal(HTTPStatus.NOT_FOUND, f"no model {name!r} is live; GET /models lists them") from None
-
-    def _health(self) -> Response:
-        broken = self.slots.broken()
-        body = {
-            "status": "draining" if self.draining else "broken" if broken else "ok",
-            "models": self.slots.names(),
-            "broken": broken,
-            "log_dropped_rows": self.journal.dropped_rows,
-            "log_waiting_bytes": self.journal.waiting_bytes,
-        }
-        return Response.of(body)
-
-    def _summary(self, name: str) -> dict[str, Any]:
-        seen = self.slots.observe(name)
-        release = seen.slots[Colour(seen.live or "")].release
-        return {"name": name, "version": release.version, "colour": seen.live, "digest": release.digest}
-
-    def _details(self, name: str) -> dict[str, Any]:
-        lane = self._lane(name, None)
-        return {
-            "name": name,
-            "colour": lane.colour,
-            "release": lane.release,
-            "engine": lane.predictor.manifest.engine,
-            "fields": lane.predictor.fields,
-            "example": lane.predictor.golden.rows[0],
-        }
 
     def _check_access(self, name: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether it is the platform that asks.
@@ -172,29 +124,14 @@ class Server:
             raise Refusal(HTTPStatus.UNAUTHORIZED, f"model {name!r} needs its token: Authorization: Bearer ...")
         return False
 
-    def _check_token(self, scope: Scope) -> None:
-        if not _is(dict(scope["headers"]).get(b"authorization", b""), self.token):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "this needs the platform's token: Authorization: Bearer ...")
+    def check_token(self, headers: Mapping[bytes, bytes]) -> None:
+        """Let only the platform pass.
 
-    async def _change(self, method: str, rest: list[str], scope: Scope, receive: Receive) -> object:
-        try:
-            match method, rest:
-                case "GET", [name]:
-                    return self.slots.observe(name).as_serving()
-                case "PUT", [_, "colours", colour]:
-                    load = decode(await read_body(scope, receive), LoadRequest)
-                    slots = await asyncio.to_thread(
-                        self.slots.load, load.release, Path(load.bundle), _colour(colour), load.revision
-                    )
-                    return slots.as_serving()
-                case "PUT", [name, "live"]:
-                    switch = decode(await read_body(scope, receive), SwitchRequest)
-                    return self.slots.switch(name, switch.colour, switch.revision).as_serving()
-        except ConflictError as error:
-            raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
-        except BundleError as error:
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        raise Refusal(HTTPStatus.NOT_FOUND, "no such page")
+        Raises:
+            Refusal: when it is somebody else who asks.
+        """
+        if not _is(headers.get(b"authorization", b""), self.token):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "this needs the platform's token: Authorization: Bearer ...")
 
 
 def _is(given: bytes, token: str) -> bool:
@@ -202,18 +139,11 @@ def _is(given: bytes, token: str) -> bool:
 
 
 def _request_id(header: bytes | None, given: str) -> str:
-    """The id the client gave, or a new one; new ones sort by time, which keeps the log's index small."""
-    named = header.decode("latin-1") if header else given
+    """The id in the body, in the header, or a new one; new ones sort by time, which keeps the log's index small."""
+    named = [name for name in (given, (header or b"").decode("latin-1")) if name]
     if not named:
         return f"{time.time_ns():016x}{getrandbits(64):016x}"
-    if not REQUEST_ID.fullmatch(named):
+    if not all(map(REQUEST_ID.fullmatch, named)):
         msg = "a request id has 1 to 128 letters, digits, '.', ':', '_' or '-'"
         raise Refusal(HTTPStatus.BAD_REQUEST, msg)
-    return named
-
-
-def _colour(name: str) -> Colour:
-    try:
-        return Colour(name)
-    except ValueError:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"no colour {name!r}; there are blue and green") from None
+    return named[0]

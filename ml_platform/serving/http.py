@@ -22,10 +22,11 @@ T = TypeVar("T")
 class Refusal(Exception):  # noqa: N818 - it is the client's error, not ours
     """An answer that is not 200."""
 
-    def __init__(self, status: HTTPStatus, error: str, **more: Any) -> None:
-        """Keep status and body."""
+    def __init__(self, status: HTTPStatus, error: str, headers: tuple[Header, ...] = (), **more: Any) -> None:
+        """Keep status, body, and headers beside JSON's."""
         super().__init__(error)
         self.status = status
+        self.headers = headers
         self.body = {"error": error, **more}
 
 
@@ -38,9 +39,9 @@ class Response:
     headers: tuple[Header, ...] = (JSON,)
 
     @classmethod
-    def of(cls, value: object, status: HTTPStatus = HTTPStatus.OK) -> "Response":
+    def of(cls, value: object, status: HTTPStatus = HTTPStatus.OK, headers: tuple[Header, ...] = ()) -> "Response":
         """A value as JSON."""
-        return cls(msgspec.json.encode(value), status)
+        return cls(msgspec.json.encode(value), status, (JSON, *headers))
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:

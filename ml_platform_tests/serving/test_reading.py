@@ -69,6 +69,7 @@ def _reference(rows: list[dict[str, Any]]) -> tuple[dict[str, Column], tuple[Pro
 @example(change={"count": 3.0}, left_out=set())
 @example(change={"flag": 1, "code": True}, left_out=set())
 @example(change={"when": "2024-05-01T10:00:00+02:00"}, left_out={"share"})
+@example(change={"when": "0001-01-01T00:00:00+10:00"}, left_out=set())
 def test_the_reader_and_the_reference_agree(change: dict[str, Any], left_out: set[str]) -> None:
     """The same rows are refused with the same problems; the same rows pass, as the same columns."""
     row = {name: value for name, value in (SOUND | change).items() if name not in left_out}
