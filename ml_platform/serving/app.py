@@ -1,7 +1,5 @@
 """The model server: predictions for whoever may ask, changes only for who holds the platform's token."""
 
-import asyncio
-import hmac
 import logging
 import re
 import time
@@ -17,14 +15,29 @@ import msgspec
 from ml_platform.modeling.bundle import BundleError
 from ml_platform.modeling.promotion import Colour, ConflictError, Release
 from ml_platform.modeling.schema import BadRowsError
-from ml_platform.serving.http import Header, Receive, Refusal, Response, Scope, Send, decode, read_body, respond
+from ml_platform.serving.http import (
+    HELD,
+    TOKEN,
+    GoneError,
+    Header,
+    Receive,
+    Refusal,
+    Response,
+    Scope,
+    Send,
+    decode,
+    read_body,
+    respond,
+)
 from ml_platform.serving.journal import Journal
-from ml_platform.serving.lane import Lane, Question, UnanswerableError
+from ml_platform.serving.lane import Answer, Lane, Question, UnanswerableError
 from ml_platform.serving.metrics import REFUSED, WAITING, exposition
 from ml_platform.serving.protocols import NamedRows, PredictionProtocol
-from ml_platform.serving.slots import Slots
+from ml_platform.serving.slots import NotLoadedError, Slots
+from ml_platform.serving.tokens import is_token
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+NAMED = re.compile(r"[\w.-]{1,128}", re.ASCII)
 MOST_PROBLEMS = 100
 NAMED_ROWS = NamedRows()
 LOG = logging.getLogger(__name__)
@@ -65,21 +78,34 @@ class Server:
         if scope["type"] != "http":
             return
         try:
-            response = await self._route(scope, receive)
+            response = await self._answer(scope, receive)
+        except GoneError:
+            return
         except Refusal as refusal:
-            REFUSED.labels(refusal.status.value).inc()
-            response = Response.of(refusal.body, refusal.status)
+            REFUSED.labels(refusal.model, refusal.status.value).inc()
+            response = Response.of(refusal.body, refusal.status, *refusal.headers)
         except Exception:
             LOG.exception("request failed")
-            REFUSED.labels(HTTPStatus.INTERNAL_SERVER_ERROR.value).inc()
+            REFUSED.labels("", HTTPStatus.INTERNAL_SERVER_ERROR.value).inc()
             error = {"error": "internal error; see the server's log"}
             response = Response.of(error, HTTPStatus.INTERNAL_SERVER_ERROR)
+        finally:
+            HELD.let_go(scope)
         more: tuple[Header, ...] = ((b"connection", b"close"),) if self.draining else ()
         await respond(send, response, more)
 
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        """What is asked of a model that another worker has just loaded waits until this one has it, too."""
+        while True:
+            self.slots.follow()
+            try:
+                return await self._route(scope, receive)
+            except NotLoadedError:
+                await self.slots.settle()
+
     async def _route(self, scope: Scope, receive: Receive) -> Response:
-        self.slots.follow()
-        match scope["method"], scope["path"].strip("/").split("/"):
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        match method, scope["path"].strip("/").split("/"):
             case "POST", ["models", name, "predict"]:
                 return await self._predict(NAMED_ROWS, name, None, scope, receive)
             case "POST", ["models", name, "colours", colour, "predict"]:
@@ -90,7 +116,7 @@ class Server:
             case "GET", ["models"]:
                 return Response.of({"models": [self._summary(name) for name in self.slots.names()]})
             case "GET", ["models", name]:
-                return Response.of(self._details(name))
+                return Response.of(self._details(name, dict(scope["headers"])))
             case "GET", ["metrics"]:
                 WAITING.set(self.journal.waiting_bytes)
                 text = exposition(several_processes=self.several_processes)
@@ -107,18 +133,16 @@ class Server:
         began = time.perf_counter()
         lane = self._lane(name, colour)
         headers = dict(scope["headers"])
-        is_platform = self._check_access(name, headers)
-        asked = protocol.read(await read_body(scope, receive), lane)
-        request_id = _request_id(headers.get(b"x-request-id"), asked.request_id)
-        logged = not is_platform and colour is None
-        question = Question(request_id=request_id, rows=asked.rows, keys=asked.keys, logged=logged, began=began)
         try:
-            answer = await lane.ask(question)
-        except BadRowsError as error:
-            problems = error.problems[:MOST_PROBLEMS]
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), problems=problems) from error
-        except UnanswerableError as error:
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+            is_platform = self._check_access(name, headers)
+            asked = protocol.read(await read_body(scope, receive), lane)
+            request_id = _request_id(headers.get(b"x-request-id"), asked.request_id)
+            logged = not is_platform and colour is None
+            question = Question(request_id=request_id, rows=asked.rows, keys=asked.keys, logged=logged, began=began)
+            answer = await _answer_of(lane, question)
+        except Refusal as refusal:
+            refusal.model = name
+            raise
         return Response(
             protocol.write(lane, request_id, answer), headers=(*lane.headers, (b"x-request-id", request_id.encode()))
         )
@@ -148,8 +172,9 @@ class Server:
         release = seen.slots[Colour(seen.live or "")].release
         return {"name": name, "version": release.version, "colour": seen.live, "digest": release.digest}
 
-    def _details(self, name: str) -> dict[str, Any]:
+    def _details(self, name: str, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
         lane = self._lane(name, None)
+        self._check_access(name, headers)
         return {
             "name": name,
             "colour": lane.colour,
@@ -166,30 +191,29 @@ class Server:
             Refusal: when the model asks for a token and this is not it.
         """
         given = headers.get(b"authorization")
-        if given and _is(given, self.token):
+        if given and is_token(given, self.token):
             return True
-        if name in self.tokens and not _is(given or b"", self.tokens[name]):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, f"model {name!r} needs its token: Authorization: Bearer ...")
+        if name in self.tokens and not is_token(given or b"", self.tokens[name]):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, f"model {name!r} needs its token: Authorization: Bearer ...", TOKEN)
         return False
 
     def _check_token(self, scope: Scope) -> None:
-        if not _is(dict(scope["headers"]).get(b"authorization", b""), self.token):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "this needs the platform's token: Authorization: Bearer ...")
+        if not is_token(dict(scope["headers"]).get(b"authorization", b""), self.token):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "this needs the platform's token: Authorization: Bearer ...", TOKEN)
 
     async def _change(self, method: str, rest: list[str], scope: Scope, receive: Receive) -> object:
         try:
             match method, rest:
                 case "GET", [name]:
                     return self.slots.observe(name).as_serving()
-                case "PUT", [_, "colours", colour]:
+                case "PUT", [name, "colours", colour]:
                     load = decode(await read_body(scope, receive), LoadRequest)
-                    slots = await asyncio.to_thread(
-                        self.slots.load, load.release, Path(load.bundle), _colour(colour), load.revision
-                    )
+                    _check_names(load.release, name)
+                    slots = await self.slots.load(load.release, Path(load.bundle), _colour(colour), load.revision)
                     return slots.as_serving()
                 case "PUT", [name, "live"]:
                     switch = decode(await read_body(scope, receive), SwitchRequest)
-                    return self.slots.switch(name, switch.colour, switch.revision).as_serving()
+                    return (await self.slots.switch(name, switch.colour, switch.revision)).as_serving()
         except ConflictError as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
         except BundleError as error:
@@ -197,8 +221,24 @@ class Server:
         raise Refusal(HTTPStatus.NOT_FOUND, "no such page")
 
 
-def _is(given: bytes, token: str) -> bool:
-    return bool(token) and hmac.compare_digest(given, b"Bearer " + token.encode())
+async def _answer_of(lane: Lane, question: Question) -> Answer:
+    try:
+        return await lane.ask(question)
+    except BadRowsError as error:
+        problems = error.problems[:MOST_PROBLEMS]
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), problems=problems) from error
+    except UnanswerableError as error:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+
+
+def _check_names(release: Release, model: str) -> None:
+    """Names and versions stand in headers and in answers as they are."""
+    if release.model != model:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"this is a release of {release.model!r}, not of {model!r}")
+    for named in (model, release.version):
+        if not NAMED.fullmatch(named):
+            msg = f"a model's name and version have 1 to 128 letters, digits, '.', '_' or '-': {named!r}"
+            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, msg)
 
 
 def _request_id(header: bytes | None, given: str) -> str:
