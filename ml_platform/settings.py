@@ -6,7 +6,7 @@ from pathlib import Path
 
 PREFIX = "ML_PLATFORM_"
 MAX_PORT, MAX_COUNT = 65_535, 999_999
-COUNTS = {"serving_workers": 1, "drain_seconds": 0, "prediction_days": 1, "journal_mib": 1}
+COUNTS = {"serving_workers": 1, "request_seconds": 1, "drain_seconds": 0, "prediction_days": 1, "journal_mib": 1}
 """Fields that are whole numbers, and the least that makes sense."""
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +38,7 @@ class Settings:
     serving_token: str = ""
     serving_tokens: str = ""
     serving_workers: int = 1
+    request_seconds: int = 10
     drain_seconds: int = 2
     hash_key: str = ""
     prediction_days: int = 90

@@ -62,6 +62,7 @@ def model_server(here: Settings) -> Service:
         name="model server",
         command=(sys.executable, "-m", "ml_platform.serving"),
         is_ready=lambda: _answers(f"{here.serving_url}/healthz"),
+        patience=here.drain_seconds + 30.0,  # Its workers drain, then what they answered last is shipped.
     )
 
 

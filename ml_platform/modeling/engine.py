@@ -48,7 +48,7 @@ class OnnxEngine:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # What goes wrong is raised; printed as well, it would not be a line of the log.
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         inputs = {i.name for i in session.get_inputs()}
         return cls(task, session, session.get_outputs()[-1].name, NUMBERS in inputs, TEXTS in inputs)

@@ -1,6 +1,7 @@
 """Schema: a model's pandera schema compiled to plain data, which serving can carry without pandera."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ml_platform.modeling.columns import DTYPES, Column, Kind
 
 Row = Mapping[str, Any]
+LARGEST = sys.float_info.max
 
 
 class Logged(StrEnum):
@@ -130,22 +132,28 @@ def _type_problem(field: Field, value: object) -> str | None:
     if value is None:
         return None if field.nullable else "must not be missing"
     if field.kind is Kind.TEXT:
-        return None if isinstance(value, str) else "must be text"
+        return _text_problem(value)
     if field.kind is Kind.TIME:
         return None if isinstance(value, str) and as_time(value) is not None else "must be an ISO 8601 time"
     if field.dtype == "bool":
         return None if isinstance(value, bool) else "must be true or false"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "must be a number"
-    if isinstance(value, float) and not np.isfinite(value):
+    if not abs(value) <= LARGEST:
         return "must be a finite number"
     if field.is_whole and (isinstance(value, float) or abs(value) > 2**53):
         return "must be a whole number"
     return None
 
 
+def _text_problem(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "must be text"
+    return "must not hold NUL characters" if "\0" in value else None  # No database could have had it.
+
+
 def as_time(value: str) -> np.datetime64 | None:
-    """An ISO 8601 time in UTC; without an offset it is taken as UTC."""
+    """An ISO 8601 time in UTC; without an offset it is taken as UTC. None when it is none, or outside the calendar."""
     from datetime import UTC, datetime  # noqa: PLC0415 - only times need it
 
     try:

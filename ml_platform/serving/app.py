@@ -1,6 +1,5 @@
 """The model server: predictions for whoever may ask, changes only for who holds the platform's token."""
 
-import hmac
 import logging
 import re
 import time
@@ -11,14 +10,27 @@ from random import getrandbits
 
 from ml_platform.modeling.promotion import Colour
 from ml_platform.modeling.schema import BadRowsError
-from ml_platform.serving.http import Header, Receive, Refusal, Response, Scope, Send, read_body, respond
+from ml_platform.serving.http import (
+    HELD,
+    TOKEN,
+    GoneError,
+    Header,
+    Receive,
+    Refusal,
+    Response,
+    Scope,
+    Send,
+    read_body,
+    respond,
+)
 from ml_platform.serving.journal import Journal
-from ml_platform.serving.lane import Lane, Question, UnanswerableError
+from ml_platform.serving.lane import Answer, Lane, Question, UnanswerableError
 from ml_platform.serving.metrics import REFUSED
 from ml_platform.serving.pages import NAMED_ROWS, Pages
 from ml_platform.serving.protocols import PredictionProtocol
 from ml_platform.serving.routes import Request, Routes
-from ml_platform.serving.slots import Slots
+from ml_platform.serving.slots import NotLoadedError, Slots
+from ml_platform.serving.tokens import is_token
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 MOST_PROBLEMS = 100
@@ -49,24 +61,37 @@ class Server:
         if scope["type"] != "http":
             return
         try:
-            response = await self._route(scope, receive)
+            response = await self._answer(scope, receive)
+        except GoneError:
+            return
         except Refusal as refusal:
-            REFUSED.labels(refusal.status.value).inc()
-            response = Response.of(refusal.body, refusal.status, refusal.headers)
+            REFUSED.labels(refusal.model, refusal.status.value).inc()
+            response = Response.of(refusal.body, refusal.status, *refusal.headers)
         except Exception:
             LOG.exception("request failed")
-            REFUSED.labels(HTTPStatus.INTERNAL_SERVER_ERROR.value).inc()
+            REFUSED.labels("", HTTPStatus.INTERNAL_SERVER_ERROR.value).inc()
             error = {"error": "internal error; see the server's log"}
             response = Response.of(error, HTTPStatus.INTERNAL_SERVER_ERROR)
+        finally:
+            HELD.let_go(scope)
         more: tuple[Header, ...] = ((b"connection", b"close"),) if self.draining else ()
         await respond(send, response, more)
 
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        """What is asked of a model that another worker has just loaded waits until this one has it, too."""
+        while True:
+            self.slots.follow()
+            try:
+                return await self._route(scope, receive)
+            except NotLoadedError:
+                await self.slots.settle()
+
     async def _route(self, scope: Scope, receive: Receive) -> Response:
-        self.slots.follow()
-        match scope["method"], scope["path"].strip("/").split("/"):
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        match method, scope["path"].strip("/").split("/"):
             case "POST", ["models", name, "predict"]:  # First, since most requests are for it.
                 return await self.predict(NAMED_ROWS, name, None, scope, receive)
-        page, named = self._routes.find(scope["method"], scope["path"])
+        page, named = self._routes.find(method, scope["path"])
         return await page(Request(scope, receive, named))
 
     async def predict(
@@ -80,18 +105,16 @@ class Server:
         began = time.perf_counter()
         lane = self.lane(name, colour)
         headers = dict(scope["headers"])
-        is_platform = self._check_access(name, headers)
-        asked = protocol.read(await read_body(scope, receive), lane)
-        request_id = _request_id(headers.get(b"x-request-id"), asked.request_id)
-        logged = not is_platform and colour is None
-        question = Question(request_id=request_id, rows=asked.rows, keys=asked.keys, logged=logged, began=began)
         try:
-            answer = await lane.ask(question)
-        except BadRowsError as error:
-            problems = error.problems[:MOST_PROBLEMS]
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), problems=problems) from error
-        except UnanswerableError as error:
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+            is_platform = self.check_access(name, headers)
+            asked = protocol.read(await read_body(scope, receive), lane)
+            request_id = _request_id(headers.get(b"x-request-id"), asked.request_id)
+            logged = not is_platform and colour is None
+            question = Question(request_id=request_id, rows=asked.rows, keys=asked.keys, logged=logged, began=began)
+            answer = await _answer_of(lane, question)
+        except Refusal as refusal:
+            refusal.model = name
+            raise
         return Response(
             protocol.write(lane, asked, request_id, answer),
             headers=(*lane.headers, (b"x-request-id", request_id.encode())),
@@ -111,17 +134,17 @@ class Server:
                 raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, msg) from None
             raise Refusal(HTTPStatus.NOT_FOUND, f"no model {name!r} is live; GET /models lists them") from None
 
-    def _check_access(self, name: str, headers: Mapping[bytes, bytes]) -> bool:
+    def check_access(self, name: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether it is the platform that asks.
 
         Raises:
             Refusal: when the model asks for a token and this is not it.
         """
         given = headers.get(b"authorization")
-        if given and _is(given, self.token):
+        if given and is_token(given, self.token):
             return True
-        if name in self.tokens and not _is(given or b"", self.tokens[name]):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, f"model {name!r} needs its token: Authorization: Bearer ...")
+        if name in self.tokens and not is_token(given or b"", self.tokens[name]):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, f"model {name!r} needs its token: Authorization: Bearer ...", TOKEN)
         return False
 
     def check_token(self, headers: Mapping[bytes, bytes]) -> None:
@@ -130,12 +153,18 @@ class Server:
         Raises:
             Refusal: when it is somebody else who asks.
         """
-        if not _is(headers.get(b"authorization", b""), self.token):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "this needs the platform's token: Authorization: Bearer ...")
+        if not is_token(headers.get(b"authorization", b""), self.token):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "this needs the platform's token: Authorization: Bearer ...", TOKEN)
 
 
-def _is(given: bytes, token: str) -> bool:
-    return bool(token) and hmac.compare_digest(given, b"Bearer " + token.encode())
+async def _answer_of(lane: Lane, question: Question) -> Answer:
+    try:
+        return await lane.ask(question)
+    except BadRowsError as error:
+        problems = error.problems[:MOST_PROBLEMS]
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), problems=problems) from error
+    except UnanswerableError as error:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
 
 
 def _request_id(header: bytes | None, given: str) -> str:

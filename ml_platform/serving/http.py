@@ -1,7 +1,6 @@
 """HTTP: what every page of the model server shares: reading a body, refusing politely, answering."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -14,16 +13,25 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 MAX_BODY = 10 * 1024 * 1024
-BODY_SECONDS = 10.0
+MAX_HELD = 256 * 1024 * 1024
+"""Bytes of large bodies that a worker holds at a time."""
 JSON = (b"content-type", b"application/json")
+RETRY = (b"retry-after", b"1")
+TOKEN = (b"www-authenticate", b"Bearer")
 T = TypeVar("T")
 
 
-class Refusal(Exception):  # noqa: N818 - it is the client's error, not ours
-    """An answer that is not 200."""
+class GoneError(Exception):
+    """The client hung up before it had asked; there is nobody to answer."""
 
-    def __init__(self, status: HTTPStatus, error: str, headers: tuple[Header, ...] = (), **more: Any) -> None:
-        """Keep status, body, and headers beside JSON's."""
+
+class Refusal(Exception):  # noqa: N818 - it is the client's error, not ours
+    """An answer that is not 200. `model` is the model that was asked, where it is known."""
+
+    model = ""
+
+    def __init__(self, status: HTTPStatus, error: str, *headers: Header, **more: Any) -> None:
+        """Keep status, headers and body."""
         super().__init__(error)
         self.status = status
         self.headers = headers
@@ -39,46 +47,84 @@ class Response:
     headers: tuple[Header, ...] = (JSON,)
 
     @classmethod
-    def of(cls, value: object, status: HTTPStatus = HTTPStatus.OK, headers: tuple[Header, ...] = ()) -> "Response":
+    def of(cls, value: object, status: HTTPStatus = HTTPStatus.OK, *headers: Header) -> "Response":
         """A value as JSON."""
         return cls(msgspec.json.encode(value), status, (JSON, *headers))
 
 
+@dataclass
+class Held:
+    """The large bodies that this process holds. Small ones are as many as there are connections."""
+
+    limit: int = MAX_HELD
+    held: int = 0
+
+    def more(self, scope: Scope, count: int) -> None:
+        """So many bytes more are held for a request.
+
+        Raises:
+            Refusal: when that is too much.
+        """
+        if self.held + count > self.limit:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at once; try again", RETRY)
+        self.held += count
+        scope[_HELD] = scope.get(_HELD, 0) + count
+
+    def let_go(self, scope: Scope) -> None:
+        """Nothing is held for a request any more."""
+        self.held -= scope.pop(_HELD, 0)
+
+
+_HELD = "ml_platform.held_bytes"
+HELD = Held()
+
+
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The body of a request that says it is JSON.
+    """The body of a request that says it is JSON. How long it may take is the connection's affair.
 
     Raises:
-        Refusal: when it is not JSON, too large, or too slow in coming.
+        Refusal: when it is not JSON, or too large.
+        GoneError: when the client hangs up meanwhile.
     """
-    _check_content_type(dict(scope["headers"]).get(b"content-type", b"application/json"))
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _whole(receive)
-    except TimeoutError:
-        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+    _check_headers(dict(scope["headers"]))
+    message = await _received(receive)
+    if not message["more_body"]:
+        body: bytes = message["body"]
+        _check_size(len(body))
+        return body
+    whole = bytearray()
+    while True:
+        part = message["body"]
+        HELD.more(scope, len(part))
+        whole += part
+        _check_size(len(whole))
+        if not message["more_body"]:
+            return bytes(whole)
+        message = await _received(receive)
 
 
-async def _whole(receive: Receive) -> bytes:
+async def _received(receive: Receive) -> MutableMapping[str, Any]:
     message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts = bytearray(body)
-        while message.get("more_body"):
-            message = await receive()
-            parts += message.get("body", b"")
-            if len(parts) > MAX_BODY:
-                break
-        body = bytes(parts)
-    if len(body) > MAX_BODY:
+    if message["type"] != "http.request":
+        raise GoneError
+    return message
+
+
+def _check_size(count: int) -> None:
+    if count > MAX_BODY:
         raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY} bytes")
-    return body
 
 
-def _check_content_type(given: bytes) -> None:
+def _check_headers(headers: Mapping[bytes, bytes]) -> None:
+    """What can be refused before it is sent is refused before it is sent."""
+    given = headers.get(b"content-type", b"application/json")
     kind = given.partition(b";")[0].strip().lower()
     if kind not in (b"application/json", b"text/json") and not kind.endswith(b"+json"):
         shown = given[:80].decode("latin-1")
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send application/json, not {shown!r}")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without a content-encoding")
+    _check_size(int(headers.get(b"content-length", b"0")))
 
 
 def decode(body: bytes, kind: type[T]) -> T:

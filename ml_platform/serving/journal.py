@@ -12,6 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -78,9 +79,11 @@ class Journal:
             self.close()
 
     def sync(self) -> None:
-        """What was written so far survives a power cut as well."""
-        if self._segment is not None:
-            os.fdatasync(self._segment)
+        """What was written so far survives a power cut as well; what waits is measured. Any thread may call this."""
+        with suppress(OSError):  # The segment may be finished meanwhile.
+            if self._segment is not None:
+                os.fdatasync(self._segment)
+        self.waiting_bytes = size(self._folder)
 
     def close(self) -> None:
         """The segment is finished."""

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -12,13 +14,20 @@ import msgspec
 from ml_platform.modeling.bundle import Predictor
 from ml_platform.modeling.engine import OnnxEngine
 from ml_platform.modeling.promotion import Colour, Release
-from ml_platform.serving.http import JSON
+from ml_platform.serving.http import JSON, RETRY, Refusal
 from ml_platform.serving.journal import Answered, Journal
 from ml_platform.serving.metrics import DROPPED, LaneMetrics
 from ml_platform.serving.reading import RowReader, Values
 
 INLINE_ROWS = 64
 """As many rows are computed between two requests; more, or a slow engine, get a thread, so that others are answered."""
+THREAD_ROWS = 256
+"""As many rows are read and checked between two requests."""
+BATCH_ROWS = 10_000
+"""No pass over the model takes more, apart from a single request that has them."""
+MOST_ROWS = 200_000
+"""Rows that a lane takes in before it has answered; beyond that they would only wait, and fill the memory."""
+REASON_LENGTH = 300
 LOG = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
@@ -70,6 +79,7 @@ class Lane:
         self._journal = journal
         self._metrics = LaneMetrics.of(release.model, release.version, colour)
         self._waiting: list[_Waiting] = []
+        self._rows = 0
         self._is_fast = isinstance(predictor.engine, OnnxEngine)
         self._is_computing = False
 
@@ -77,46 +87,85 @@ class Lane:
         """Answer a request, together with those that arrived with it; when idle it waits for nobody.
 
         Raises:
+            Refusal: when too much is waiting already.
             BadRowsError: when a row breaks the schema.
             UnanswerableError: when the model cannot answer the rows.
         """
-        values = self.reader.read(question.rows)
+        count = len(question.rows)
+        if self._rows + count > MOST_ROWS:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many rows are waiting; try again", RETRY)
+        self._rows += count
+        try:
+            if count > THREAD_ROWS:
+                values = await asyncio.to_thread(self.reader.read, question.rows)
+            else:
+                values = self.reader.read(question.rows)
+            return await self._asked(question, values)
+        finally:
+            self._rows -= count
+
+    def _asked(self, question: Question, values: Sequence[Values]) -> "asyncio.Future[Answer]":
+        """The answer that is to come."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(_Waiting(question, values, answer))
         if len(self._waiting) == 1 and not self._is_computing:
             loop.call_soon(self._begin)
-        return await answer
+        return answer
 
     def _begin(self) -> None:
         """Compute what is waiting: here when it is little, otherwise in a thread."""
-        waiting, self._waiting = self._waiting, []
-        if self._is_fast and sum(len(w.values) for w in waiting) <= INLINE_ROWS:
+        waiting, rows = self._taken()
+        if self._is_fast and rows <= INLINE_ROWS:
             self._deliver(waiting, self._computed(waiting))
             return
+        try:
+            computing = asyncio.get_running_loop().run_in_executor(None, self._computed, waiting)
+        except RuntimeError:  # The system gives no thread.
+            self._finish(waiting, [Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "out of threads", RETRY) for _ in waiting])
+            return
         self._is_computing = True
-        computing = asyncio.get_running_loop().run_in_executor(None, self._computed, waiting)
-        computing.add_done_callback(lambda done: self._finish(waiting, done))
+        computing.add_done_callback(lambda done: self._finish(waiting, done.result()))
 
-    def _finish(self, waiting: Sequence[_Waiting], done: "asyncio.Future[list[Answer | Exception]]") -> None:
+    def _taken(self) -> tuple[Sequence[_Waiting], int]:
+        """The first of those who wait, as many as one pass may have, and their rows."""
+        rows = 0
+        for i, w in enumerate(self._waiting):
+            if i and rows + len(w.values) > BATCH_ROWS:
+                taken, self._waiting = self._waiting[:i], self._waiting[i:]
+                return taken, rows
+            rows += len(w.values)
+        taken, self._waiting = self._waiting, []
+        return taken, rows
+
+    def _finish(self, waiting: Sequence[_Waiting], answers: Sequence[Answer | Exception]) -> None:
         self._is_computing = False
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._begin)
-        self._deliver(waiting, done.result())
+        self._deliver(waiting, answers)
 
     def _computed(self, waiting: Sequence[_Waiting]) -> list[Answer | Exception]:
         """An answer for each, or what kept it from being answered; nobody suffers from another's rows."""
         try:
             return self._answers(waiting)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a model raises is an answer to whoever asked for it
             if len(waiting) > 1:
-                return [answer for one in waiting for answer in self._computed([one])]
-            LOG.warning("%s version %s cannot answer", self.release.model, self.release.version, exc_info=True)
-            return [UnanswerableError(f"the model cannot answer these rows: {error}")]
+                half = len(waiting) // 2
+                return self._computed(waiting[:half]) + self._computed(waiting[half:])
+            # Without the message: it may quote the row.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            LOG.warning(
+                "%s version %s cannot answer: %s\n%s", self.release.model, self.release.version, type(error).__name__,
+                where,
+            )  # fmt: skip
+            return [UnanswerableError(f"the model cannot answer these rows: {str(error)[:REASON_LENGTH]}")]
 
     def _answers(self, waiting: Sequence[_Waiting]) -> list[Answer | Exception]:
         values = waiting[0].values if len(waiting) == 1 else [row for w in waiting for row in w.values]
         predictions = self.predictor.predict(self.reader.columns(values)).as_json()
+        if len(predictions) != len(values):
+            msg = f"{len(predictions)} answers for {len(values)} rows"
+            raise ValueError(msg)
         answers: list[Answer | Exception] = []
         start = 0
         for w in waiting:
@@ -125,26 +174,32 @@ class Lane:
             start += len(mine)
         return answers
 
-    def _deliver(self, waiting: Sequence[_Waiting], answers: Iterable[Answer | Exception]) -> None:
+    def _deliver(self, waiting: Sequence[_Waiting], answers: Sequence[Answer | Exception]) -> None:
         """The answers are in the journal, counted, and on their way."""
         now = time.perf_counter()
         answered = [(w, answer) for w, answer in zip(waiting, answers, strict=True) if isinstance(answer, Answer)]
         try:
             self._log([(w.question, answer) for w, answer in answered if w.question.logged], now)
-        except Exception:  # Whatever is wrong with the log, the answers are right.
-            LOG.exception("answers of %s could not be logged", self.release.model)
-        self._metrics.requests.inc(len(answered))
-        rows = sum(len(w.values) for w in waiting)
-        self._metrics.rows.inc(rows)
-        self._metrics.batch.observe(rows)
+            self._count([w for w, _ in answered], now)
+        except Exception:  # Whatever is wrong with log and metrics, the answers are right.
+            LOG.exception("answers of %s could not be logged or counted", self.release.model)
         for w, answer in zip(waiting, answers, strict=True):
-            self._metrics.latency.observe(now - w.question.began)
             if w.answer.done():  # The client went away.
                 continue
             if isinstance(answer, Answer):
                 w.answer.set_result(answer)
             else:
                 w.answer.set_exception(answer)
+
+    def _count(self, answered: Sequence[_Waiting], now: float) -> None:
+        if not answered:
+            return
+        rows = sum(len(w.values) for w in answered)
+        self._metrics.requests.inc(len(answered))
+        self._metrics.rows.inc(rows)
+        self._metrics.batch.observe(rows)
+        for w in answered:
+            self._metrics.latency.observe(now - w.question.began)
 
     def _log(self, answered: Sequence[tuple[Question, Answer]], now: float) -> None:
         if not answered:

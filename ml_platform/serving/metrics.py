@@ -13,10 +13,10 @@ REQUESTS = Counter("ml_platform_requests", "Requests that were answered with pre
 ROWS = Counter("ml_platform_rows", "Rows that were answered", WHO)
 LATENCY = Histogram("ml_platform_request_seconds", "From a request's last byte to its answer", WHO, buckets=LATENCY_S)
 BATCH = Histogram("ml_platform_batch_rows", "Rows that were computed in one go", WHO, buckets=BATCH_ROWS)
-REFUSED = Counter("ml_platform_refused", "Requests that were not answered with predictions", ("status",))
+REFUSED = Counter("ml_platform_refused", "Requests that were not answered with predictions", ("model", "status"))
 DROPPED = Counter("ml_platform_log_dropped_rows", "Answered rows that the full prediction log has no place for")
 WAITING = Gauge(
-    "ml_platform_log_waiting_bytes", "Prediction log on disk, not in the database yet", multiprocess_mode="max"
+    "ml_platform_log_waiting_bytes", "Prediction log on disk, not in the database yet", multiprocess_mode="mostrecent"
 )
 SERVED = Gauge("ml_platform_model_info", "1 for the version that is live", WHO, multiprocess_mode="mostrecent")
 

@@ -39,6 +39,9 @@ class PageServer(Protocol):
     def lane(self, name: str, colour: Colour | None) -> Lane:
         """The lane of a colour, or of whatever is live."""
 
+    def check_access(self, name: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether it is the platform that asks; nobody else may who has not the model's token."""
+
     def check_token(self, headers: Mapping[bytes, bytes]) -> None:
         """Let only the platform pass."""
 
@@ -113,7 +116,9 @@ class Pages:
         return Response.of({"models": [self._summary(name) for name in self._server.slots.names()]})
 
     async def _model(self, request: Request) -> Response:
-        return Response.of(self._details(request.named["name"]))
+        lane = self._server.lane(request.named["name"], None)
+        self._server.check_access(request.named["name"], request.headers)
+        return Response.of(_details(lane))
 
     async def _metrics(self, _: Request) -> Response:
         WAITING.set(self._server.journal.waiting_bytes)
@@ -188,17 +193,6 @@ class Pages:
         release = seen.slots[Colour(seen.live or "")].release
         return {"name": name, "version": release.version, "colour": seen.live, "digest": release.digest}
 
-    def _details(self, name: str) -> dict[str, Any]:
-        lane = self._server.lane(name, None)
-        return {
-            "name": name,
-            "colour": lane.colour,
-            "release": lane.release,
-            "engine": lane.predictor.manifest.engine,
-            "fields": lane.predictor.fields,
-            "example": lane.predictor.golden.rows[0],
-        }
-
     async def _admin_model(self, request: Request) -> Response:
         self._server.check_token(request.headers)
         return Response.of(self._server.slots.observe(request.named["name"]).as_serving())
@@ -210,3 +204,14 @@ class Pages:
     async def _admin_switch(self, request: Request) -> Response:
         self._server.check_token(request.headers)
         return await admin.switch(self._server.slots, request)
+
+
+def _details(lane: Lane) -> dict[str, Any]:
+    return {
+        "name": lane.release.model,
+        "colour": lane.colour,
+        "release": lane.release,
+        "engine": lane.predictor.manifest.engine,
+        "fields": lane.predictor.fields,
+        "example": lane.predictor.golden.rows[0],
+    }

@@ -7,6 +7,7 @@ by `modeling.schema.read_rows`, which knows every rule and names every fault: th
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -21,6 +22,8 @@ Values = tuple[Any, ...]
 WHOLE_LIMIT = 2**53
 UNNAMEABLE = re.compile(r'["\\\x00-\x1f]')
 """What msgspec cannot have in a field's name."""
+SLOW_ROWS = 100
+"""Rows that are held against the schema at a time when some are bad: a client is told of the first few faults."""
 LOW, HIGH = ("greater_than_or_equal_to", "greater_than"), ("less_than_or_equal_to", "less_than")
 
 
@@ -32,6 +35,7 @@ class RowReader:
         self._fields = fields
         self._ordered = [f for f in fields if f.kind is Kind.NUMBER] + [f for f in fields if f.kind is not Kind.NUMBER]
         self._numbers = sum(f.kind is Kind.NUMBER for f in fields)
+        self._texts = [i for i, field in enumerate(self._ordered) if field.kind is Kind.TEXT and _chosen(field) is None]
         self._left: list[tuple[int, Rule]] = []
         members = []
         for i, field in enumerate(self._ordered):
@@ -48,7 +52,7 @@ class RowReader:
         """The values of n JSON objects.
 
         Raises:
-            BadRowsError: with every problem found.
+            BadRowsError: with the problems found, those of the first bad rows when there are many.
         """
         decode, astuple = self._decode, msgspec.structs.astuple
         if not self._is_fast:
@@ -79,6 +83,8 @@ class RowReader:
                 self._ordered[i].kind is Kind.TIME or not np.all(RULES[rule.name](np.array(present), rule.value))
             ):
                 return False
+        if any(row[i] is not None and "\0" in row[i] for i in self._texts for row in values):
+            return False
         return all(
             as_time(row[i]) is not None
             for i, field in enumerate(self._ordered[self._numbers :], self._numbers)
@@ -88,8 +94,15 @@ class RowReader:
         )
 
     def _read_slowly(self, rows: Sequence[bytes | msgspec.Raw]) -> list[Values]:
+        values: list[Values] = []
+        for start in range(0, len(rows), SLOW_ROWS):
+            values += self._read_few(rows[start : start + SLOW_ROWS], start)
+        return values
+
+    def _read_few(self, rows: Sequence[bytes | msgspec.Raw], start: int) -> list[Values]:
+        """The values of some of the rows, of which the first has the number `start`."""
         decoded, problems = [], []
-        for i, row in enumerate(rows):
+        for i, row in enumerate(rows, start):
             try:
                 found = msgspec.json.decode(row)
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -103,7 +116,10 @@ class RowReader:
                 )
         if problems:
             raise BadRowsError(problems)
-        read_rows(decoded, self._fields)
+        try:
+            read_rows(decoded, self._fields)
+        except BadRowsError as bad:
+            raise BadRowsError([replace(problem, row=start + problem.row) for problem in bad.problems]) from None
         return [tuple(row.get(field.name) for field in self._ordered) for row in decoded]
 
 
@@ -113,7 +129,7 @@ def _json_type(field: Field) -> tuple[Any, list[Rule]]:
         return str, list(field.rules)
     if field.dtype == "bool":
         return bool, list(field.rules)
-    chosen = next((r for r in field.rules if r.name == "isin" and _literal(field, r.value)), None)
+    chosen = _chosen(field)
     if chosen:
         return Literal[tuple(chosen.value)], [r for r in field.rules if r is not chosen]
     if field.kind is Kind.TEXT:
@@ -121,6 +137,11 @@ def _json_type(field: Field) -> tuple[Any, list[Rule]]:
         low, high = length.value[:2] if length else (None, None)
         return Annotated[str, Meta(min_length=low, max_length=high)], [r for r in field.rules if r is not length]
     return _number_type(field)
+
+
+def _chosen(field: Field) -> Rule | None:
+    """The rule that a type of some literals holds by itself."""
+    return next((r for r in field.rules if r.name == "isin" and _literal(field, r.value)), None)
 
 
 def _literal(field: Field, values: Sequence[Any]) -> bool:

@@ -48,8 +48,8 @@ class Routes:
         if not allowed:
             raise Refusal(HTTPStatus.NOT_FOUND, "no such page; GET /docs shows all of them, GET /models the models")
         methods = ", ".join(allowed)
-        headers = ((b"allow", methods.encode()),)
-        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"this page takes {methods}, not {method}", headers)
+        allow = (b"allow", methods.encode())
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"this page takes {methods}, not {method}", allow)
 
 
 def _named(pattern: Sequence[str], parts: Sequence[str]) -> dict[str, str] | None:

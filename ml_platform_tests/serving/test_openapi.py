@@ -25,6 +25,12 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
+def server(rich_server: ModelServer) -> ModelServer:
+    """One model of every type and rule is live, and no other."""
+    return rich_server
+
+
+@pytest.fixture(scope="module")
 def document(server: ModelServer) -> dict[str, Any]:
     """What GET /openapi.json says."""
     found: dict[str, Any] = server.ask("GET", "/openapi.json").json()

@@ -22,6 +22,12 @@ HEAVY = ("dagster", "mlflow", "pandas", "sklearn", "fastapi", "fastapi_offline")
 
 
 @pytest.fixture(scope="module")
+def server(rich_server: ModelServer) -> ModelServer:
+    """One model of every type and rule is live, and no other."""
+    return rich_server
+
+
+@pytest.fixture(scope="module")
 def row(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A row that the rich model can answer."""
     made, folder = rich_model.release(tmp_path_factory.mktemp("rich"))
