@@ -52,7 +52,7 @@ class Journal:
             folder: holds the segments of all workers.
             limit_bytes: what all segments together may take while the database is away.
         """
-        self._folder = folder
+        self.folder = folder
         self._limit = limit_bytes
         self._encoder = msgspec.msgpack.Encoder()
         self._segment: int | None = None
@@ -83,7 +83,7 @@ class Journal:
         with suppress(OSError):  # The segment may be finished meanwhile.
             if self._segment is not None:
                 os.fdatasync(self._segment)
-        self.waiting_bytes = size(self._folder)
+        self.waiting_bytes = size(self.folder)
 
     def close(self) -> None:
         """The segment is finished."""
@@ -103,8 +103,8 @@ class Journal:
             raise OSError(0, "the disk is full")
 
     def _opened(self) -> int:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
         unlocked = path.with_suffix(".new")
         segment = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         fcntl.flock(segment, fcntl.LOCK_EX)
@@ -114,7 +114,7 @@ class Journal:
     def _is_full(self, more: int) -> bool:
         now = time.monotonic()
         if now - self._measured_at > MEASURE_S:
-            self.waiting_bytes, self._measured_at = size(self._folder), now
+            self.waiting_bytes, self._measured_at = size(self.folder), now
         return self.waiting_bytes + more > self._limit
 
     def _drop(self, answers: Sequence[Answered]) -> None:

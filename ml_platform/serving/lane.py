@@ -17,6 +17,7 @@ from ml_platform.modeling.promotion import Colour, Release
 from ml_platform.serving.http import JSON, RETRY, Refusal
 from ml_platform.serving.journal import Answered, Journal
 from ml_platform.serving.metrics import DROPPED, LaneMetrics
+from ml_platform.serving.privacy import discretion, loggable
 from ml_platform.serving.reading import RowReader, Values
 
 INLINE_ROWS = 64
@@ -65,8 +66,15 @@ class _Waiting:
 class Lane:
     """Answers with one release."""
 
-    def __init__(self, release: Release, colour: Colour, predictor: Predictor, journal: Journal) -> None:
-        """Prepare everything that does not depend on the request."""
+    def __init__(
+        self, release: Release, colour: Colour, predictor: Predictor, journal: Journal, hash_key: str = ""
+    ) -> None:
+        """Prepare everything that does not depend on the request.
+
+        Raises:
+            ValueError: when columns are to be hashed in the log, and there is no key.
+        """
+        self._discretion = discretion(predictor.fields, hash_key)
         self.release = release
         self.colour = colour
         self.predictor = predictor
@@ -216,7 +224,7 @@ class Lane:
                     colour=self.colour,
                     latency_us=int((now - question.began) * 1e6),
                     keys=question.keys,
-                    rows=[bytes(row) for row in question.rows],
+                    rows=[loggable(bytes(row), self._discretion) for row in question.rows],
                     answers=answer.as_json,
                 )
                 for question, answer in answered

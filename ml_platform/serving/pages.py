@@ -11,11 +11,12 @@ from ml_platform.serving import admin, docs_page, open_inference
 from ml_platform.serving.http import Receive, Refusal, Response, Scope
 from ml_platform.serving.journal import Journal
 from ml_platform.serving.lane import Lane
-from ml_platform.serving.metrics import WAITING, exposition
+from ml_platform.serving.metrics import SET_ASIDE, SHIPPED, WAITING, exposition
 from ml_platform.serving.mlflow_scoring import MLflowScoring
 from ml_platform.serving.open_inference import OpenInference
 from ml_platform.serving.protocols import NamedRows, PredictionProtocol
 from ml_platform.serving.routes import Page, Request
+from ml_platform.serving.shipping import read_progress
 from ml_platform.serving.slots import Slots
 
 NAMED_ROWS = NamedRows()
@@ -121,18 +122,25 @@ class Pages:
         return Response.of(_details(lane))
 
     async def _metrics(self, _: Request) -> Response:
-        WAITING.set(self._server.journal.waiting_bytes)
+        log = read_progress(self._server.journal.folder)
+        WAITING.set(log.waiting_bytes)
+        SHIPPED.set(log.shipped_rows)
+        SET_ASIDE.set(log.refused_rows)
         text = exposition(several_processes=self._server.several_processes)
         return Response(text, headers=((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
 
     async def _health(self, _: Request) -> Response:
         broken = self._server.slots.broken()
+        log = read_progress(self._server.journal.folder)
         body = {
             "status": "draining" if self._server.draining else "broken" if broken else "ok",
             "models": self._server.slots.names(),
             "broken": broken,
             "log_dropped_rows": self._server.journal.dropped_rows,
-            "log_waiting_bytes": self._server.journal.waiting_bytes,
+            "log_waiting_bytes": log.waiting_bytes,
+            "log_shipped_rows": log.shipped_rows,
+            "log_refused_rows": log.refused_rows,
+            "log_error": log.error,
         }
         return Response.of(body)
 

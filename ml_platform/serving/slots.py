@@ -18,6 +18,7 @@ from ml_platform.modeling.promotion import Colour, ConflictError, Release, Servi
 from ml_platform.serving.journal import Journal
 from ml_platform.serving.lane import Lane
 from ml_platform.serving.metrics import SERVED
+from ml_platform.serving.privacy import discretion
 
 LOG = logging.getLogger(__name__)
 
@@ -56,10 +57,17 @@ class Slots:
     seen here; threads read bundles and write the file.
     """
 
-    def __init__(self, file: Path, journal: Journal) -> None:
-        """Load what was served before; a bundle that is missing or changed costs its own model only."""
+    def __init__(self, file: Path, journal: Journal, hash_key: str = "") -> None:
+        """Load what was served before; a bundle that is missing or changed costs its own model only.
+
+        Args:
+            file: where what is served is kept.
+            journal: where answers go.
+            hash_key: the secret with which columns are hashed that the journal must not have as they are.
+        """
         self._file = file
         self._journal = journal
+        self._hash_key = hash_key
         self._seen: tuple[int, int] | None = None
         self._models: Mapping[str, ModelSlots] = {}
         self._lanes: dict[Place, Lane] = {}
@@ -211,7 +219,7 @@ class Slots:
                 lane = self._lanes.get((name, colour))
                 if lane is None or lane.release != slot.release:
                     predictor = self._predictors.get(slot.release.digest)
-                    lane = Lane(slot.release, colour, predictor, self._journal) if predictor else None
+                    lane = Lane(slot.release, colour, predictor, self._journal, self._hash_key) if predictor else None
                 if lane is not None:
                     lanes[name, colour] = lane
         self._models, self._lanes, self._broken = models, lanes, set()
@@ -234,7 +242,7 @@ class Slots:
         if predictor is None:
             self._broken.add(place)
         else:
-            self._lanes[place] = Lane(slot.release, colour, predictor, self._journal)
+            self._lanes[place] = Lane(slot.release, colour, predictor, self._journal, self._hash_key)
             self._show()
 
     def _show(self) -> None:
@@ -265,6 +273,7 @@ class Slots:
                     return there
                 predictor = bundle.load(folder, digest)
                 predictor.answer(predictor.golden.rows[:1])
+                discretion(predictor.fields, self._hash_key)
             except Exception as error:
                 msg = f"bundle {digest[:12]} cannot be loaded: {error}"
                 raise BundleError(msg) from error

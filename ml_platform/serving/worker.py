@@ -124,10 +124,9 @@ def serve(here: Settings, door: socket.socket, parent: int | None = None) -> Non
         door: the listening socket.
         parent: the process that started this one as one of several workers, if so.
     """
-    folder = here.state / "serving"
-    journal = Journal(folder / "journal", here.journal_mib * 2**20)
+    journal = Journal(here.journal, here.journal_mib * 2**20)
     app = Server(
-        slots=Slots(folder / "slots.json", journal),
+        slots=Slots(here.state / "serving" / "slots.json", journal, here.hash_key),
         journal=journal,
         token=here.require("serving_token"),
         tokens=model_tokens(here.serving_tokens),
