@@ -12,7 +12,8 @@ from ml_platform.modeling.columns import Kind
 from ml_platform.modeling.features import FeatureMatrix
 from ml_platform.modeling.spec import Task
 
-NUMBERS, TEXTS = "numbers", "texts"
+NUMBERS, TEXTS = "all: numbers", "all: texts"
+"""A converted model's inputs; no feature can have such a name."""
 MISSING_TEXT = "\u2205 missing"
 """What a missing text is called inside a converted model, since ONNX has no empty strings apart from \"\"."""
 
@@ -48,7 +49,7 @@ class OnnxEngine:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # an error is raised; printing it as well would only repeat it
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         inputs = {i.name for i in session.get_inputs()}
         return cls(task, session, session.get_outputs()[-1].name, NUMBERS in inputs, TEXTS in inputs)
