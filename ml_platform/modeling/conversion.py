@@ -18,7 +18,7 @@ from ml_platform.modeling.spec import Task
 
 TOLERANCE = 1e-5
 """How far a converted model's score may be from scikit-learn's: absolute for probabilities, relative for values."""
-SAMPLE_ROWS, PART_ROWS = 20_000, 1_000
+SAMPLE_ROWS, PART_ROWS = 20_000, 2_000
 UNSEEN_TEXT, UNSEEN_SHARE = "\u2205 unseen", 0.05
 BETWEEN_SHARE = 0.25
 TIMED_ROWS, TIMED_SECONDS = 50, 2.0

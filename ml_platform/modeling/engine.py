@@ -55,7 +55,11 @@ class OnnxEngine:
         return cls(task, session, session.get_outputs()[-1].name, NUMBERS in inputs, TEXTS in inputs)
 
     def scores(self, features: FeatureMatrix) -> NDArray[np.float64]:
-        """The scores of n rows, as `Predictions` holds them."""
+        """The scores of n rows, as `Predictions` holds them.
+
+        Raises:
+            ValueError: when a row has none, as scikit-learn does.
+        """
         feed: dict[str, Any] = {}
         if self.has_numbers:
             feed[NUMBERS] = features.numbers
@@ -63,7 +67,11 @@ class OnnxEngine:
             texts = features.texts
             feed[TEXTS] = np.where(texts == None, MISSING_TEXT, texts)  # noqa: E711 - asked of every element
         (found,) = self.session.run([self.output], feed)
-        return _as_scores(self.task, found)
+        scores = _as_scores(self.task, found)
+        if not np.isfinite(scores.sum()):
+            msg = "the model has no answer: a number is missing or infinite, and its pipeline has no imputer for it"
+            raise ValueError(msg)
+        return scores
 
 
 @dataclass(frozen=True)

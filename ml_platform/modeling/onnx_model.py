@@ -107,7 +107,7 @@ def _prepare(part: Any) -> None:
     for values in (*getattr(part, "categories_", ()), fills):
         if values.dtype == DTYPES[Kind.TEXT]:
             values[[value is None for value in values]] = MISSING_TEXT
-    if isinstance(part, SimpleImputer) and fills.dtype == DTYPES[Kind.TEXT]:
+    if isinstance(part, SimpleImputer) and getattr(part, "_fit_dtype", None) == DTYPES[Kind.TEXT]:
         # To scikit-learn None is not NaN: an imputer left at its default fills no missing text.
         part.missing_values = MISSING_TEXT if part.missing_values is None else NO_TEXT
     if isinstance(part, KBinsDiscretizer) and hasattr(part, "bin_edges_"):
