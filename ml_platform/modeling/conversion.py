@@ -1,32 +1,27 @@
 """Conversion: a fitted pipeline as an ONNX model, kept only if it is proven to answer as scikit-learn does."""
 
-import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
-from sklearn.base import BaseEstimator
-from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
 
-from ml_platform.modeling.columns import DTYPES, Kind
-from ml_platform.modeling.engine import MISSING_TEXT, NUMBERS, TEXTS, Engine, EngineKind, OnnxEngine, SklearnEngine
+from ml_platform.modeling.columns import Kind
+from ml_platform.modeling.engine import Engine, EngineKind, OnnxEngine, SklearnEngine
 from ml_platform.modeling.features import FeatureMatrix
+from ml_platform.modeling.onnx_model import NotConvertibleError, as_onnx
 from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.spec import Task
 
-OPSETS = {"": 18, "ai.onnx.ml": 3}
 TOLERANCE = 1e-5
 """How far a converted model's score may be from scikit-learn's: absolute for probabilities, relative for values."""
-SAMPLE_ROWS = 20_000
+SAMPLE_ROWS, PART_ROWS = 20_000, 2_000
 UNSEEN_TEXT, UNSEEN_SHARE = "\u2205 unseen", 0.05
-TIMED_ROWS = 200
-
-Kinds = Sequence[tuple[str, Kind]]
+BETWEEN_SHARE = 0.25
+TIMED_ROWS, TIMED_SECONDS = 50, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +44,6 @@ class Converted:
         return EngineKind.SKOPS if self.model is None else EngineKind.ONNX
 
 
-class _NotConvertibleError(ValueError):
-    """The pipeline cannot be converted, or the converted one answers differently; the message says which."""
-
-
 def convert(pipeline: Any, task: Task, kinds: Mapping[str, Kind], classes: tuple[Any, ...], seen: FeatureMatrix,
             *, seed: int) -> Converted:  # fmt: skip
     """Convert a pipeline and hold it against scikit-learn on a large sample.
@@ -62,7 +53,7 @@ def convert(pipeline: Any, task: Task, kinds: Mapping[str, Kind], classes: tuple
         task: what it predicts.
         kinds: the features in their order.
         classes: its class labels, empty for a regression.
-        seen: the features of real rows; the sample also has mixtures of them, and unseen and missing texts.
+        seen: the features of real rows; the sample also has mixtures of them, values between them, and unseen texts.
         seed: decides the sample.
     """
     named = tuple(kinds.items())
@@ -70,10 +61,10 @@ def convert(pipeline: Any, task: Task, kinds: Mapping[str, Kind], classes: tuple
     cost = {EngineKind.SKOPS: _row_us(reference, seen)}
     sample = _sample(seen, np.random.default_rng(seed))
     try:
-        model = _as_onnx(pipeline, task, named)
-        engine = OnnxEngine.load(model, task)
+        model = as_onnx(pipeline, task, named)
+        engine = _loaded(model, task)
         largest = _compared(engine, reference, task, classes, sample)
-    except _NotConvertibleError as error:
+    except NotConvertibleError as error:
         return Converted(model=None, reason=str(error), compared_rows=0, largest_difference=float("nan"), row_us=cost)
     return Converted(
         model=model,
@@ -84,143 +75,98 @@ def convert(pipeline: Any, task: Task, kinds: Mapping[str, Kind], classes: tuple
     )
 
 
-def _as_onnx(pipeline: Any, task: Task, kinds: Kinds) -> bytes:
-    """The pipeline as an ONNX file with one matrix of numbers and one of texts as inputs; the same for the same model.
-
-    Raises:
-        _NotConvertibleError: when the converter refuses.
-    """
-    from skl2onnx import convert_sklearn  # noqa: PLC0415 - a second to import, and only training needs it
-    from skl2onnx.common.data_types import FloatTensorType, StringTensorType  # noqa: PLC0415 - as above
-
-    exact = _made_exact(pipeline)
-    types = {Kind.NUMBER: FloatTensorType, Kind.TEXT: StringTensorType}
-    options = None if task is Task.REGRESSION else {id(exact): {"zipmap": False}}
+def _loaded(model: bytes, task: Task) -> OnnxEngine:
     try:
-        model = convert_sklearn(
-            exact,
-            name="model",
-            initial_types=[(name, types[kind]([None, 1])) for name, kind in kinds],
-            options=options,
-            target_opset=OPSETS,
-        )
-        _take_matrices(model.graph, kinds)
-        onnx.checker.check_model(model)
+        return OnnxEngine.load(model, task)
     except Exception as error:
-        msg = f"the converter refuses it ({type(error).__name__}): {' '.join(str(error).split())[:300]}"
-        raise _NotConvertibleError(msg) from error
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _made_exact(pipeline: Any) -> Any:
-    """A copy whose answers in single precision are those of the pipeline in double precision.
-
-    A threshold is rounded down to single precision: for a single-precision value x, `x <= threshold` stays as it was.
-    A missing text is given the name that the engine calls it by.
-    """
-    exact = copy.deepcopy(pipeline)
-    for part in _parts(exact):
-        for nodes in _thresholds(part):
-            nodes[:] = _rounded_down(nodes)
-        for values in getattr(part, "categories_", ()):
-            if values.dtype == DTYPES[Kind.TEXT]:
-                values[[value is None or value != value for value in values]] = MISSING_TEXT  # noqa: PLR0124 - NaN
-    return exact
-
-
-def _parts(estimator: object) -> Iterator[BaseEstimator]:
-    """The estimator and all fitted estimators in it."""
-    if isinstance(estimator, BaseEstimator):
-        yield estimator
-        estimator = list(vars(estimator).values())
-    if isinstance(estimator, np.ndarray) and estimator.dtype == object:
-        estimator = estimator.ravel().tolist()
-    if isinstance(estimator, Mapping):
-        estimator = list(estimator.values())
-    if isinstance(estimator, list | tuple):
-        for part in estimator:
-            yield from _parts(part)
-
-
-def _thresholds(part: BaseEstimator) -> Iterator[NDArray[np.float64]]:
-    """The thresholds of every tree, to be changed in place."""
-    if isinstance(part, BaseHistGradientBoosting):
-        for predictors in part._predictors:  # noqa: SLF001 - scikit-learn's trees have no public face
-            for predictor in predictors:
-                yield predictor.nodes["num_threshold"]
-    elif hasattr(part, "tree_"):
-        yield part.tree_.threshold
-
-
-def _rounded_down(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):
-        nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest).astype(np.float64)
-
-
-def _take_matrices(graph: Any, kinds: Kinds) -> None:
-    """One input per kind instead of one per feature: naming each costs more than the model itself."""
-    del graph.input[:]
-    element = {NUMBERS: TensorProto.FLOAT, TEXTS: TensorProto.STRING}
-    for matrix, kind in ((TEXTS, Kind.TEXT), (NUMBERS, Kind.NUMBER)):
-        names = [name for name, of_kind in kinds if of_kind is kind]
-        if names:
-            graph.input.append(helper.make_tensor_value_info(matrix, element[matrix], [None, len(names)]))
-            widths = f"widths of {matrix}"
-            graph.initializer.append(helper.make_tensor(widths, TensorProto.INT64, [len(names)], [1] * len(names)))
-            graph.node.insert(0, helper.make_node("Split", [matrix, widths], names, axis=1))
+        msg = f"ONNX Runtime cannot run it ({type(error).__name__}): {str(error)[:300]}"
+        raise NotConvertibleError(msg) from error
 
 
 def _sample(seen: FeatureMatrix, rng: np.random.Generator) -> FeatureMatrix:
-    """Half real rows, half with every feature drawn from another real row, so that the model is probed off its paths.
+    """At most half real rows; the others have every feature drawn from another one, to probe the model off its paths.
 
-    A mixed row's text is sometimes one that was never seen.
+    There a number is sometimes one between two that were seen, where trees have their thresholds, and a text
+    sometimes one that was never seen.
     """
     rows = len(seen.numbers)
     real = rng.permutation(rows)[: SAMPLE_ROWS // 2]
-    mixed = [
-        np.take_along_axis(matrix, rng.integers(0, rows, (SAMPLE_ROWS // 2, matrix.shape[1])), axis=0)
+    mixed = SAMPLE_ROWS - len(real)
+    numbers, texts = (
+        np.take_along_axis(matrix, rng.integers(0, rows, (mixed, matrix.shape[1])), axis=0)
         for matrix in (seen.numbers, seen.texts)
-    ]
-    mixed[1][rng.random(mixed[1].shape) < UNSEEN_SHARE] = UNSEEN_TEXT
-    return FeatureMatrix(np.concatenate([seen.numbers[real], mixed[0]]), np.concatenate([seen.texts[real], mixed[1]]))
+    )
+    for column, values in zip(numbers.T, seen.numbers.T, strict=True):
+        middles = _middles(values)
+        if len(middles):
+            probed = rng.random(mixed) < BETWEEN_SHARE
+            column[probed] = rng.choice(middles, int(probed.sum()))
+    texts[rng.random(texts.shape) < UNSEEN_SHARE] = UNSEEN_TEXT
+    return FeatureMatrix(np.concatenate([seen.numbers[real], numbers]), np.concatenate([seen.texts[real], texts]))
+
+
+def _middles(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The middle between each value and the next larger one; whole when all are, for they may be codes or flags."""
+    distinct = np.unique(values[np.isfinite(values)]).astype(np.float64)
+    middles = (distinct[:-1] + distinct[1:]) / 2
+    return (np.floor(middles) if np.array_equal(distinct, np.floor(distinct)) else middles).astype(np.float32)
 
 
 def _compared(engine: Engine, reference: Engine, task: Task, classes: tuple[Any, ...], sample: FeatureMatrix) -> float:
     """The largest difference between the scores of both.
 
     Raises:
-        _NotConvertibleError: when it is above the tolerance, or a label differs.
+        NotConvertibleError: when it is above the tolerance, or a label differs.
     """
-    found, expected = (_scores(e, sample) for e in (engine, reference))
-    scale = np.maximum(1.0, np.abs(expected)) if task is Task.REGRESSION else 1.0
-    apart = np.abs(found - expected) / scale
+    expected, found = (_scores(e, sample) for e in (reference, engine))
+    apart = np.abs(found - expected) / _scale(task, expected)
     off = int((~(apart <= TOLERANCE)).reshape(len(apart), -1).any(axis=1).sum())
     labels = [Predictions(task=task, scores=scores, classes=classes).labels() for scores in (found, expected)]
     flipped = 0 if task is Task.REGRESSION else int((labels[0] != labels[1]).sum())
     if off or flipped:
         msg = (
             f"the converted model answers differently: {off} of {len(apart)} rows by more than {TOLERANCE:g} "
-            f"(at most {np.nanmax(apart):.2g}), {flipped} labels"
+            f"(at most {np.max(apart):.2g}), {flipped} labels"
         )
-        raise _NotConvertibleError(msg)
+        raise NotConvertibleError(msg)
     return float(apart.max(initial=0.0))
+
+
+def _scale(task: Task, expected: NDArray[np.float64]) -> NDArray[np.float64] | float:
+    """What differences are relative to: a value itself, but where values are small at most what is usual or 1."""
+    if task is not Task.REGRESSION:
+        return 1.0
+    size = np.abs(expected)
+    return np.maximum(size, min(1.0, float(size.mean())) or 1.0)
 
 
 def _scores(engine: Engine, sample: FeatureMatrix) -> NDArray[np.float64]:
     try:
-        return engine.scores(sample)
+        with warnings.catch_warnings():
+            # The sample has unseen texts on purpose; a warning about them would only puzzle.
+            warnings.simplefilter("ignore")
+            return np.concatenate([engine.scores(part) for part in _parts(sample)])
     except Exception as error:
-        msg = f"{type(engine).__name__} cannot answer the sample ({type(error).__name__}): {str(error)[:300]}"
-        raise _NotConvertibleError(msg) from error
+        who = "scikit-learn" if isinstance(engine, SklearnEngine) else "ONNX Runtime"
+        msg = f"{who} cannot answer the sample ({type(error).__name__}): {str(error)[:300]}"
+        raise NotConvertibleError(msg) from error
+
+
+def _parts(sample: FeatureMatrix) -> Iterator[FeatureMatrix]:
+    """The sample in parts: a model of neighbours or kernels compares every row with every row it knows."""
+    for start in range(0, len(sample.numbers), PART_ROWS):
+        part = slice(start, start + PART_ROWS)
+        yield FeatureMatrix(sample.numbers[part], sample.texts[part])
 
 
 def _row_us(engine: Engine, seen: FeatureMatrix) -> float:
     """What one row costs, in microseconds: the median of some rows asked one by one."""
-    taken = []
+    taken: list[float] = []
     for i in range(min(TIMED_ROWS, len(seen.numbers))):
         row = FeatureMatrix(seen.numbers[i : i + 1], seen.texts[i : i + 1])
         began = time.perf_counter()
         engine.scores(row)
         taken.append(time.perf_counter() - began)
+        if sum(taken) > TIMED_SECONDS:
+            break
     return float(np.median(taken)) * 1e6

@@ -12,7 +12,8 @@ from ml_platform.modeling.columns import Kind
 from ml_platform.modeling.features import FeatureMatrix
 from ml_platform.modeling.spec import Task
 
-NUMBERS, TEXTS = "numbers", "texts"
+NUMBERS, TEXTS = "all: numbers", "all: texts"
+"""A converted model's inputs; no feature can have such a name."""
 MISSING_TEXT = "\u2205 missing"
 """What a missing text is called inside a converted model, since ONNX has no empty strings apart from \"\"."""
 
@@ -54,7 +55,11 @@ class OnnxEngine:
         return cls(task, session, session.get_outputs()[-1].name, NUMBERS in inputs, TEXTS in inputs)
 
     def scores(self, features: FeatureMatrix) -> NDArray[np.float64]:
-        """The scores of n rows, as `Predictions` holds them."""
+        """The scores of n rows, as `Predictions` holds them.
+
+        Raises:
+            ValueError: when a row has none, as scikit-learn does.
+        """
         feed: dict[str, Any] = {}
         if self.has_numbers:
             feed[NUMBERS] = features.numbers
@@ -62,7 +67,11 @@ class OnnxEngine:
             texts = features.texts
             feed[TEXTS] = np.where(texts == None, MISSING_TEXT, texts)  # noqa: E711 - asked of every element
         (found,) = self.session.run([self.output], feed)
-        return _as_scores(self.task, found)
+        scores = _as_scores(self.task, found)
+        if not np.isfinite(scores.sum()):
+            msg = "the model has no answer: a number is missing or infinite, and its pipeline has no imputer for it"
+            raise ValueError(msg)
+        return scores
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 from ml_platform.modeling.columns import Column
 from ml_platform.modeling.spec import Task
 
+DIGITS = 6
+"""Scores that agree in so many digits are a tie, which goes to the first class, as it does in scikit-learn.
+
+Two engines differ in the eighth digit, and votes of trees are often tied.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
@@ -23,11 +29,11 @@ class Predictions:
     classes: tuple[Any, ...] = ()
 
     def labels(self) -> Column:
-        """The predicted label of each row: the likeliest class, or the value."""
+        """The predicted label of each row: the likeliest class, the first of tied ones, or the value."""
         if self.task is Task.REGRESSION:
             return self.scores
-        binary = self.task is Task.BINARY
-        likeliest = (self.scores >= 0.5).astype(int) if binary else self.scores.argmax(axis=1)  # noqa: PLR2004
+        rounded = self.scores.round(DIGITS)
+        likeliest = (rounded > 0.5).astype(int) if self.task is Task.BINARY else rounded.argmax(axis=1)  # noqa: PLR2004
         labels: Column = np.asarray(self.classes)[likeliest]
         return labels
 
@@ -38,7 +44,7 @@ class Predictions:
         if self.task is Task.BINARY:
             negative, positive = self.classes
             return [
-                {"label": positive if score >= 0.5 else negative, "probability": score}  # noqa: PLR2004
+                {"label": positive if round(score, DIGITS) > 0.5 else negative, "probability": score}  # noqa: PLR2004
                 for score in self.scores.tolist()
             ]
         names = [str(c) for c in self.classes]

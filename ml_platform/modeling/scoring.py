@@ -54,7 +54,7 @@ def _distinct(values: Column) -> list[Any]:
 def _binary(actual: Column, predicted: Predictions) -> dict[str, float]:
     positive = actual == predicted.classes[1]
     scores = {
-        "accuracy": float(metrics.accuracy_score(positive, predicted.scores >= 0.5)),  # noqa: PLR2004
+        "accuracy": float(metrics.accuracy_score(positive, predicted.labels() == predicted.classes[1])),
         "log_loss": float(metrics.log_loss(positive, predicted.scores, labels=[False, True])),
         "brier": float(metrics.brier_score_loss(positive, predicted.scores)),
     }

@@ -3,13 +3,18 @@
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import skops.io
 
 ALLOWED = (
     "builtins.object",
+    "functools.partial",
     "numpy.dtype",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
     "sklearn.compose._column_transformer.make_column_selector",
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -23,8 +28,26 @@ ALLOWED = (
     "sklearn._loss.loss.HalfBinomialLoss",
     "sklearn._loss.loss.HalfMultinomialLoss",
     "sklearn._loss.loss.HalfSquaredError",
+    "sklearn._loss.loss.HalfTweedieLoss",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn.feature_selection._mutual_info.mutual_info_classif",
+    "sklearn.feature_selection._mutual_info.mutual_info_regression",
+    "sklearn.feature_selection._univariate_selection.f_classif",
+    "sklearn.feature_selection._univariate_selection.f_regression",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.model_selection._split.KFold",
+    "sklearn.model_selection._split.StratifiedKFold",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.utils._bunch.Bunch",
+    "sklearn.utils.validation.check_array",
 )
 """Types beyond skops' own that scikit-learn's estimators are made of. A file never adds to it."""
+CHECKED_INPUT = "sklearn.utils.validation.check_array"
+"""The one function that may have arguments bound to it: HistGradientBoosting with categories checks its input so."""
 
 
 class UntrustedModelError(ValueError):
@@ -53,13 +76,31 @@ def load(data: bytes) -> Any:
 
 
 def _check(data: bytes) -> None:
-    unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED))
+    unknown = set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED)
+    unknown |= {f"functools.partial of {name}" for name in _prepared(_schema(data)) if name != CHECKED_INPUT}
     if unknown:
         msg = (
-            f"the pipeline holds {', '.join(unknown)}, which the platform does not load; "
+            f"the pipeline holds {', '.join(sorted(unknown))}, which the platform does not load; "
             "build it from scikit-learn's own classes (features of your own belong in features.py)"
         )
         raise UntrustedModelError(msg)
+
+
+def _schema(data: bytes) -> Any:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return json.loads(archive.read("schema.json"))
+
+
+def _prepared(node: Any) -> Iterator[str]:
+    """The names of all functions that have arguments bound to them."""
+    if isinstance(node, dict):
+        if node.get("__loader__") == "PartialNode":
+            function = node["content"]["func"]
+            yield f"{function['__module__']}.{function['__class__']}"
+        node = list(node.values())
+    if isinstance(node, list):
+        for inside in node:
+            yield from _prepared(inside)
 
 
 def _canonical(data: bytes) -> bytes:

@@ -149,9 +149,9 @@ def test_a_changed_bundle_is_refused(world: World) -> None:
     """Its hash no longer fits."""
     second = release(world.folder, "2", flipped=True)
     golden = bundle.read_golden(second[1], second[0].digest)
-    (second[1] / "model.skops").write_bytes(b"something else")
+    (second[1] / "model.onnx").write_bytes(b"something else")
 
-    with pytest.raises(PromotionError, match=r"model\.skops was changed"):
+    with pytest.raises(PromotionError, match=r"model\.onnx was changed"):
         world.promote(second, golden=golden)
 
     assert (world.live_version, world.registry.champions) == ("1", {"small": "1"})
