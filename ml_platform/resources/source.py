@@ -20,20 +20,22 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import Field
 
-from ml_platform.modeling.ingestion import Column, Cursor, arrow_schema, why_full
+from ml_platform.modeling.ingestion import Column, Cursor, why_full
 from ml_platform.modeling.spec import PostgresTable
-from ml_platform.resources.snapshot_reader import SnapshotReader
+from ml_platform.resources.snapshot_reader import IMPORT, SnapshotReader
 from ml_platform.resources.unavailable import UnavailableError
 
 # A peer that vanished is noticed within a minute or two instead of never; what the URL says itself goes first.
 DIALLING = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "tcp_user_timeout": "90000"}
 PAGE_BYTES = 8192
+# The first PostgreSQL that finds a range of pages without looking at the others.
+TID_RANGES = 140_000
 # A range is big enough to cost nothing to begin, small enough that the connections finish together.
 RANGE_PAGES = 8192
+# A packed range is memory on both sides: 2 MiB, and below PostgreSQL's bound of 1 GiB however well rows are compressed.
+PACKED_PAGES = 256
 # Lost, shutting down, out of connections or out of locks: PostgreSQL's error classes that another try may cure.
 PASSING = ("08", "53", "57P", "40")
-# Fails only when the connection that holds the snapshot was cut.
-IMPORT = "SET TRANSACTION SNAPSHOT"
 LOST = re.compile("connection|server closed|shutting down|starting up|could not (send|receive)|time ?out|recovery|SSL")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -59,8 +61,8 @@ class Pull:
     full_reason: str | None
     schema: pa.Schema
     _reader: SnapshotReader = field(repr=False)
-    _changed: list[str] = field(repr=False)
-    _all: list[str] = field(repr=False)
+    _changed: list[sql.Composable] = field(repr=False)
+    _all: list[sql.Composable] = field(repr=False)
 
     def changed(self) -> Iterator[pa.RecordBatch]:
         """The rows that changed since the given cursor, and perhaps a few that did not."""
@@ -134,12 +136,11 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
                     wanted = _wanted(table, _columns(connection, relation.oid), columns)
                     cursor = _position(connection, server, relation, wanted)
                     _check_key(connection, table, relation)
-                    schema = arrow_schema(wanted, table.key)
-                    reader = SnapshotReader(_dialled(self.url), snapshot, schema)
+                    reader = SnapshotReader(_dialled(self.url), snapshot, wanted, table.key, packed=relation.inline)
                     reason = why_full(since, cursor)
-                    every = _queries(connection, table, relation, wanted, None)
-                    some = [] if reason else _queries(connection, table, relation, wanted, since)
-                    yield Pull(cursor, reason, schema, reader, some, every)
+                    every = _ranges(table, relation, None)
+                    some = [] if reason else _ranges(table, relation, since)
+                    yield Pull(cursor, reason, reader.schema, reader, some, every)
             except Exception:
                 if reader is not None and reader.failure is not None:
                     # The writer saw only that the stream broke; the reader knows why.
@@ -241,13 +242,17 @@ def _identifier(table: str) -> sql.Identifier:
 
 @dataclass(frozen=True)
 class _Relation:
-    """What the catalog says about the table."""
+    """What the catalog says about the table.
+
+    `pages` is None where they cannot be read in ranges; `inline` says that they can, and hold every value whole.
+    """
 
     oid: int
     kind: str
     storage: str
     tracked: bool
     pages: int | None
+    inline: bool
 
 
 TREE = sql.SQL("""
@@ -257,7 +262,8 @@ WITH RECURSIVE tree AS (
 SELECT md5(string_agg(c.oid || '/' || c.relfilenode, ' ' ORDER BY c.oid)),
        bool_and(c.relkind = 'p' OR c.relkind = 'r' AND coalesce(am.amname, '') = 'heap'),
        count(*),
-       pg_relation_size(%s::oid)
+       pg_relation_size(%s::oid),
+       coalesce(sum(pg_relation_size(nullif(c.reltoastrelid, 0))), 0)
 FROM tree JOIN pg_class c ON c.oid = tree.oid LEFT JOIN pg_am am ON am.oid = c.relam
 """)
 
@@ -284,9 +290,10 @@ def _find(connection: Connection, table: str) -> _Relation:
         msg = f"there is no table {table} in the source database: correct source.table{_near(table, there)}"
         raise SourceError(msg)
     oid, kind = int(row[0]), str(row[1])
-    storage, heap, parts, size = _one(connection, TREE, oid, oid)
-    whole = kind == "r" and parts == 1 and bool(heap)
-    return _Relation(oid, kind, str(storage), bool(heap), int(size) // PAGE_BYTES if whole else None)
+    storage, heap, parts, size, outside = _one(connection, TREE, oid, oid)
+    ranged = kind == "r" and parts == 1 and bool(heap) and connection.info.server_version >= TID_RANGES
+    pages = int(size) // PAGE_BYTES if ranged else None
+    return _Relation(oid, kind, str(storage), bool(heap), pages, inline=ranged and outside == 0)
 
 
 def _near(wrong: str, there: Sequence[str]) -> str:
@@ -421,24 +428,14 @@ def _check_key(connection: Connection, table: PostgresTable, relation: _Relation
             raise SourceError(msg)
 
 
-def _queries(
-    connection: Connection, table: PostgresTable, relation: _Relation, columns: Sequence[Column], since: Cursor | None
-) -> list[str]:
-    """One query for every range of the table's pages, together all its rows; one only where there are no pages."""
+def _ranges(table: PostgresTable, relation: _Relation, since: Cursor | None) -> list[sql.Composable]:
+    """`FROM ... WHERE ...` for every range of the table's pages, together all its rows; one when it has none."""
     condition = _since(since) if since else sql.SQL("true")
-    base = sql.SQL("SELECT {} FROM {} WHERE {}").format(
-        sql.SQL(", ").join(_selected(column, table.key) for column in columns), _identifier(table.table), condition
-    )
-    if relation.pages is None or relation.pages <= RANGE_PAGES or connection.info.server_version < 140_000:  # noqa: PLR2004
-        return [base.as_string(connection)]
-    starts = range(0, relation.pages, RANGE_PAGES)
+    base = sql.SQL("FROM {} WHERE {}").format(_identifier(table.table), condition)
+    if not relation.pages:
+        return [base]
+    starts = range(0, relation.pages, PACKED_PAGES if relation.inline else RANGE_PAGES)
     ranges = [sql.SQL(" AND ctid >= {}::tid").format(f"({start},0)") for start in starts]
     ends: list[sql.Composable] = [sql.SQL(" AND ctid < {}::tid").format(f"({start},0)") for start in starts[1:]]
     ends.append(sql.SQL(""))  # The last range is open: the table may have grown since it was measured.
-    return [(base + low + high).as_string(connection) for low, high in zip(ranges, ends, strict=True)]
-
-
-def _selected(column: Column, key: str) -> sql.Composable:
-    name = sql.Identifier(column.name)
-    cast = column.cast(key=column.name == key)
-    return sql.SQL("{}::{} AS {}").format(name, sql.SQL(cast), name) if cast else name
+    return [base + low + high for low, high in zip(ranges, ends, strict=True)]

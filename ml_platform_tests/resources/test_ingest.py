@@ -220,8 +220,9 @@ def test_partitions_are_followed(company: Company, pull: Ingest, datasets: Datas
     assert [row[0] for row in stored(datasets)] == [50, 51, 150]
 
 
-def test_types_become_few(company: Company, datasets: DatasetStore, source: SourceDatabase) -> None:
-    """Every PostgreSQL type arrives as one of six, with its value kept."""
+@pytest.mark.parametrize("table", ["kinds", "kinds_seen"])
+def test_types_become_few(company: Company, datasets: DatasetStore, source: SourceDatabase, table: str) -> None:
+    """Every PostgreSQL type arrives as one of six, with its value kept, from a table as from a view."""
     company.execute("CREATE TYPE mood AS ENUM ('glad', 'sad')")
     company.execute("CREATE DOMAIN percent AS numeric(5, 2)")
     company.execute("""
@@ -231,8 +232,9 @@ def test_types_become_few(company: Company, datasets: DatasetStore, source: Sour
         timestamp '2026-03-01 12:00' AS naive, timestamptz '2026-03-01 12:00+02' AS aware, ARRAY[1, 2] AS a,
         interval '1 day' AS s
     """)
+    company.execute("CREATE VIEW kinds_seen AS SELECT * FROM kinds")
 
-    ingest(source, datasets, PostgresTable("kinds", key="id"), "kinds/raw", full=False)
+    ingest(source, datasets, PostgresTable(table, key="id"), "kinds/raw", full=False)
 
     frame = datasets.read("kinds/raw")
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -243,6 +245,46 @@ def test_types_become_few(company: Company, datasets: DatasetStore, source: Sour
     assert {frame.schema[name] for name in ("id", "i", "b")} == {pl.Int64()}
     assert {frame.schema[name] for name in ("r", "f", "n", "p")} == {pl.Float64()}
     assert frame.schema["naive"] == pl.Datetime("us", "UTC")
+
+
+def test_gaps_stay_where_they_are(
+    company: Company, datasets: DatasetStore, source: SourceDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NULLs and odd texts come packed from a table as they come row by row from its view."""
+    monkeypatch.setattr(sources, "PACKED_PAGES", 3)
+    company.execute(r"""
+        CREATE TABLE gappy AS SELECT g AS id, nullif(g % 3, 0)::smallint AS i, nullif(g % 500, g)::bigint AS late,
+        nullif(g % 5, 0) / 3::float8 AS f, nullif(g % 7, 0)::real AS r, nullif(g % 11, 0)::numeric AS n,
+        nullif(g % 2 = 0, g % 3 = 0) AS b, date '2026-01-01' - nullif(g % 13, 0) * 10000 AS d,
+        timestamptz '1969-12-31 23:59:59.999999Z' + nullif(g % 17, 0) * interval '1 us' AS t, NULL::date AS never,
+        NULL::text AS nothing, '' AS blank,
+        (ARRAY['', NULL, E'\x01\x1f\n\\', 'äöü€😀', repeat('x', g)])[1 + g % 5] AS text, ARRAY[g, NULL] AS a
+        FROM generate_series(1, 2000) g
+    """)
+    company.execute("CREATE VIEW gappy_seen AS SELECT * FROM gappy")
+
+    for table in ("gappy", "gappy_seen"):
+        ingest(source, datasets, PostgresTable(table, key="id"), f"{table}/raw", full=False)
+
+    packed = datasets.read("gappy/raw").sort("id")
+    assert packed["text"].null_count() == 400
+    assert packed["t"].min() == datetime(1970, 1, 1, tzinfo=UTC)
+    assert packed.equals(datasets.read("gappy_seen/raw").sort("id"))
+
+
+@pytest.mark.parametrize("table", ["words", "words_seen"])
+def test_text_is_unicode_whatever_the_database_keeps(company: Company, datasets: DatasetStore, table: str) -> None:
+    """A database in another encoding is converted by PostgreSQL."""
+    company.execute("DROP DATABASE IF EXISTS old")
+    company.execute("CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    url = company.url.rsplit("/", 1)[0] + "/old"
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE words AS SELECT 1 AS id, 'Zürich' AS city")
+        connection.execute("CREATE VIEW words_seen AS SELECT * FROM words")
+
+    ingest(SourceDatabase(url=url), datasets, PostgresTable(table, key="id"), "words/raw", full=False)
+
+    assert datasets.read("words/raw")["city"].to_list() == ["Zürich"]
 
 
 def test_odd_names_are_quoted(company: Company, source: SourceDatabase, datasets: DatasetStore) -> None:
@@ -337,11 +379,17 @@ def test_dagster_masks_the_url(loans: Company) -> None:
     assert isinstance(dg.Definitions(resources={"source": SourceDatabase(url=loans.url)}), dg.Definitions)
 
 
+LONG = "UPDATE loans SET city = (SELECT string_agg(md5(g::text), '') FROM generate_series(1, 2000) g) WHERE id = 1"
+
+
+@pytest.mark.parametrize("packed", [True, False])
 def test_the_server_goes_away_meanwhile(
-    loans: Company, source: SourceDatabase, datasets: DatasetStore, monkeypatch: pytest.MonkeyPatch
+    loans: Company, source: SourceDatabase, datasets: DatasetStore, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     """A connection cut in the middle is worth another try; nothing was committed, and the next pull completes."""
-    monkeypatch.setattr(sources, "RANGE_PAGES", 8)
+    monkeypatch.setattr(sources, "PACKED_PAGES" if packed else "RANGE_PAGES", 8)
+    if not packed:
+        loans.execute(LONG)
     loans.execute("INSERT INTO loans SELECT g, g, 'x', now() FROM generate_series(1000, 60000) g")
 
     def cut(_rows: int) -> None:
@@ -370,9 +418,12 @@ def test_many_changes_are_not_gathered(
     assert stored(datasets) == loans.execute("SELECT * FROM loans ORDER BY id")
 
 
-def test_ranges_cover_the_table(loans: Company, pull: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_ranges_cover_the_table(loans: Company, pull: Ingest, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
     """Connections that share a snapshot and divide the pages miss no row and read none twice."""
-    monkeypatch.setattr(sources, "RANGE_PAGES", 3)
+    monkeypatch.setattr(sources, "PACKED_PAGES" if packed else "RANGE_PAGES", 3)
+    if not packed:
+        loans.execute(LONG)
     loans.execute("INSERT INTO loans SELECT g, g, repeat('x', 50), now() FROM generate_series(101, 20000) g")
 
     done = pull()
@@ -415,7 +466,7 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 
 def ingest_in_child(url: str, root: str, full: bool) -> None:
     """What the process to be killed does; small ranges make many moments."""
-    sources.RANGE_PAGES = 64
+    sources.PACKED_PAGES = 64
     ingest(SourceDatabase(url=url), DatasetStore(root=root), LOANS, NAME, full=full)
 
 
