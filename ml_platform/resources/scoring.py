@@ -27,6 +27,8 @@ from ml_platform.resources.tracking import CHAMPION, ExperimentTracking
 
 # One commit each. With a few of them on their way at once, they bound the memory whatever the table's size.
 CHUNK_ROWS = 50_000
+# Chunks under way for every processor: the next one is there when a processor becomes free.
+AHEAD = 2
 SAY_EVERY_SECONDS = 5.0
 SAMPLED = 20_000
 
@@ -187,7 +189,7 @@ class _Rest:
         writing: Future[Progress] | None = None
         with ThreadPoolExecutor(cores) as scorers, ThreadPoolExecutor(1) as writer:
             asked = partial(answer, self.champion.predictor, key=self.key)
-            for answers in _ahead(scorers, asked, _chunks(batches, CHUNK_ROWS), cores):
+            for answers in _ahead(scorers, asked, _chunks(batches, CHUNK_ROWS), AHEAD * cores):
                 if writing:
                     progress = self._told(writing)
                 arguments = (progress, answers, self.champion.version, scored_at, self.clock.now())
