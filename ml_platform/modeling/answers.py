@@ -59,9 +59,10 @@ def answer(predictor: Predictor, rows: pl.DataFrame, key: str) -> Answers:
     rejected = found.select(keys.gather(found["row"]).alias(key), "field", "rule", "value")
     if is_bad.any():
         columns, keys = {n: v[~is_bad] for n, v in columns.items()}, keys.filter(pl.Series(~is_bad))
-    said = as_table(predictor.predict(columns)) if len(keys) else pl.DataFrame()
+    # An engine need not know what to do with no rows at all.
+    scored = as_table(predictor.predict(columns)).insert_column(0, keys) if len(keys) else keys.to_frame()
     return Answers(
-        scored=said.insert_column(0, keys) if len(keys) else said,
+        scored=scored,
         rejected=rejected,
         rows_rejected=int(is_bad.sum()),
         last=str(rows[key][-1]),

@@ -4,7 +4,6 @@ A scoring goes by ascending key. Whatever the target held for a range of keys is
 changed, rejected and deleted rows need no cases of their own, and a scoring that is killed loses one range at most.
 """
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ import polars as pl
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from ml_platform.modeling import binary_rows
 from ml_platform.modeling.answers import Answers
 from ml_platform.resources.score_target import ANOTHER, ScoreError, Target, described, prepared, writing
 from ml_platform.resources.source import Connection, SourceDatabase
@@ -96,11 +96,11 @@ class ScoreTables:
             rows_scored=before.rows_scored + len(answers.scored),
             rows_rejected=before.rows_rejected + answers.rows_rejected,
         )
-        stamp = [pl.lit(version).alias("model_version"), pl.lit(scored_at.isoformat()).alias("scored_at")]
+        stamp = [pl.lit(version).alias("model_version"), pl.lit(scored_at).alias("scored_at")]
         with writing(self._source, self._into), self._connection.transaction():
             self._forget(before.up_to, answers.last)
-            self._copy(self._target.answers, answers.scored, stamp)
-            self._copy(self._target.rejected, answers.rejected, stamp)
+            self._copy(self._target.answers, answers.scored.with_columns(stamp), self._target.types)
+            self._copy(self._target.rejected, answers.rejected.with_columns(stamp))
             self._note(after.run, asdict(after) | {"progressed_at": now})
         return after
 
@@ -131,16 +131,19 @@ class ScoreTables:
         for table in (self._target.answers, self._target.rejected):
             self._connection.execute(sql.SQL("DELETE FROM {} WHERE {}").format(table, where))
 
-    def _copy(self, table: sql.Identifier, rows: pl.DataFrame, stamp: list[pl.Expr]) -> None:
+    def _copy(self, table: sql.Identifier, rows: pl.DataFrame, types: Mapping[str, str] | None = None) -> None:
+        """Add the rows: in PostgreSQL's binary format if the types are given and allow it, which halves its work."""
         if rows.is_empty():
             return
-        data = io.BytesIO()
-        stamped = rows.with_columns(stamp)
-        stamped.write_csv(data, include_header=False)
-        names = sql.SQL(", ").join(map(sql.Identifier, stamped.columns))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, names)
+        is_binary = types is not None and binary_rows.can_encode(types)
+        data = binary_rows.encode(rows, types) if types and is_binary else rows.write_csv(include_header=False)
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(
+            table,
+            sql.SQL(", ").join(map(sql.Identifier, rows.columns)),
+            sql.SQL("binary" if is_binary else "csv"),
+        )
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(data.getvalue())
+            copy.write(data)
 
     def _note(self, run: int, values: Mapping[str, object]) -> None:
         noted = [

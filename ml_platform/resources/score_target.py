@@ -72,12 +72,13 @@ class Relation:
 
 @dataclass(frozen=True)
 class Target:
-    """The names of the three tables, and the files behind the first."""
+    """The names of the three tables; the files behind the answers, and the types of their columns."""
 
     answers: sql.Identifier
     rejected: sql.Identifier
     runs: sql.Identifier
     files: str
+    types: Mapping[str, str]
 
 
 @contextmanager
@@ -148,7 +149,7 @@ def prepared(connection: Connection, read: Relation, key: str, into: str, answer
         _ensure(connection, names[REJECTED], key_column | FAULT | STAMP, index=key)
         _ensure(connection, names[RUNS], RUN, primary_key="run")
     quoted = [sql.Identifier(*name_parts(name)) for name in names.values()]
-    return Target(quoted[0], quoted[1], quoted[2], answers.files)
+    return Target(quoted[0], quoted[1], quoted[2], answers.files, answers.columns)
 
 
 def beside(into: str, suffix: str) -> str:

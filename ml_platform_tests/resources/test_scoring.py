@@ -136,6 +136,14 @@ def test_rows_that_break_the_schema_are_kept_aside_with_the_reason(parts: Compan
     assert answered(parts) == expected(parts, 1)
 
 
+def test_a_stretch_of_bad_rows_only_is_no_obstacle(parts: Company, run: Score) -> None:
+    """More than a chunk of them."""
+    parts.execute("UPDATE parts SET size = -1 WHERE id BETWEEN 200 AND 450")
+
+    assert run().rows_rejected == 252
+    assert answered(parts) == expected(parts, 1)
+
+
 def test_the_next_scoring_replaces_what_changed_and_forgets_what_is_gone(parts: Company, run: Score) -> None:
     """New, changed, spoiled and deleted rows; the table is always what the newest scoring found."""
     run()
@@ -298,6 +306,8 @@ def test_two_scorings_do_not_write_one_target(parts: Company, run: Score, monkey
     ("type_", "key"),
     [
         ("int", "g"),
+        ("bigint", "g * 4000000000"),
+        ("smallint", "g - 500"),
         ('text COLLATE "C"', "chr(65 + g % 58) || g || ',\"' || chr(10)"),
         ("text", "chr(65 + g % 58) || 'é' || g"),
         ("varchar(40)", "CASE g WHEN 1 THEN '' ELSE '\\.' || g END"),
