@@ -1,4 +1,4 @@
-"""The source door: the company's PostgreSQL, from which models learn; it is only ever read."""
+"""The source door: the company's PostgreSQL, from which models learn; only score tables are ever written in it."""
 
 import difflib
 import functools
