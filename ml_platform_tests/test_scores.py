@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -48,15 +49,21 @@ def test_the_command_scores_every_row_as_the_endpoint_answers_it(refreshed: Plat
     assert f"{rows - 1:,} rows scored, 1 rejected (" in done.output
     assert "rows/s)" in done.output
     assert "  rejected  some_scores_rejected" in done.output
-    example = refreshed.example(MODEL)
-    same = " and ".join(f"{name} is not distinct from {'null' if v is None else v}" for name, v in example.items())
+    names = list(refreshed.example(MODEL))
     found = refreshed.sql(
-        "select probability, label, model_version from some_scores join some_students using (student_id) "
-        f"where {same} limit 1"
+        f"select probability, label, model_version, {', '.join(names)} "
+        "from some_scores join some_students using (student_id) order by student_id limit 50"
     )
-    answer = refreshed.predict(MODEL, [example])
-    (said,) = answer["predictions"]
-    assert found == [(pytest.approx(said["probability"], abs=1e-6), said["label"], int(answer["version"]))]
+    answer = refreshed.predict(MODEL, [dict(zip(names, inputs, strict=True)) for _, inputs in _split(found)])
+    said = [
+        (pytest.approx(a["probability"], abs=1e-6), a["label"], int(answer["version"])) for a in answer["predictions"]
+    ]
+    assert [scored for scored, _ in _split(found)] == said
+
+
+def _split(rows: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """What was answered, and what was asked."""
+    return [(row[:3], row[3:]) for row in rows]
 
 
 def test_the_asset_scores_the_table_of_the_spec(refreshed: Platform) -> None:

@@ -28,7 +28,7 @@ from ml_platform.resources.clock import Clock
 from ml_platform.resources.score_tables import ScoreTables
 from ml_platform.resources.score_target import ScoreError
 from ml_platform.resources.scoring import Champion, Order, Scored, score
-from ml_platform.resources.source import SourceDatabase, SourceError, identifier
+from ml_platform.resources.source import SourceDatabase, SourceError, SourceUnavailableError, identifier
 from ml_platform_tests.resources.conftest import Company
 from ml_platform_tests.small_models import Schema, features_module, release
 
@@ -280,6 +280,29 @@ def test_the_rows_are_those_of_one_moment(parts: Company, run: Score, monkeypatc
 
     assert run().rows == ROWS
     assert answered(parts) == before
+
+
+def test_a_lost_connection_is_worth_another_try_which_continues(
+    parts: Company, run: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed before stays committed."""
+    copy, copied = ScoreTables._copy, []
+
+    def cut(*args: Any) -> None:
+        copied.append(args)
+        if len(copied) == 7:
+            parts.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        copy(*args)
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(ScoreTables, "_copy", cut)
+        with pytest.raises(SourceUnavailableError):
+            run()
+
+    done = run()
+
+    assert (done.rows_before, done.rows) == (3 * CHUNK, ROWS - 3 * CHUNK)
+    assert answered(parts) == expected(parts, 1)
 
 
 def test_two_scorings_do_not_write_one_target(parts: Company, run: Score, monkeypatch: pytest.MonkeyPatch) -> None:
