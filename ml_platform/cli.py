@@ -186,6 +186,27 @@ def new_model(name: str, table: str, into: Path | None, task: str | None, **give
 
 @main.command()
 @click.argument("model")
+@click.option("--from", "table", metavar="TABLE", help="The table or view to score [scoring.table in the spec].")
+@click.option("--to", "into", metavar="TABLE", help="Where the answers go [scoring.into in the spec].")
+@click.option("--key", metavar="COLUMN", help="What identifies a row of it [scoring.key, or the key of the source].")
+@click.option("--anew", is_flag=True, help="Begin anew instead of continuing an interrupted scoring.")
+@clearly
+def score(model: str, table: str | None, into: str | None, key: str | None, *, anew: bool) -> None:
+    """Let the champion of MODEL answer every row of a table, in another table of the same database.
+
+    The answers' table, made if it is missing, has the newest answer to each row: key, label and probability (or value),
+    model version and time. Rows that break the model's schema are in TABLE_rejected with the reason; TABLE_runs lists
+    the scorings. Interrupted or killed, the same command continues; each row is there once. Names with a schema are
+    written SCHEMA.TABLE, odd ones with double quotes.
+    """
+    from ml_platform.local import score as scoring  # noqa: PLC0415 - `--help` needs none of it
+
+    here = settings.load() if settings.load().source_url else _running()
+    scoring.run(scoring.Wish(model=model, table=table, into=into, key=key, anew=anew), here, click.echo)
+
+
+@main.command()
+@click.argument("model")
 @click.argument("row", required=False)
 @clearly
 def predict(model: str, row: str | None) -> None:

@@ -12,6 +12,7 @@ from ml_platform.assets import (
     image,
     raw_data,
     registered_model,
+    scores,
     trained_model,
     validated_data,
 )
@@ -31,6 +32,7 @@ ROOMS = tuple(CORRIDOR)
 
 
 def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every asset of one model: the corridor, and beside it what was served and how it drifts."""
+    """Every asset of one model: the corridor, and beside it what was served, how it drifts, and scores if wanted."""
     corridor = [build(spec) for build in CORRIDOR.values()]
-    return [*corridor, drift_report.predictions(spec), drift_report.build(spec)]
+    scored = [scores.build(spec, spec.scoring)] if spec.scoring else []
+    return [*corridor, drift_report.predictions(spec), drift_report.build(spec), *scored]

@@ -1,4 +1,4 @@
-"""Jobs: one to refresh, one to sync in full, one to look for drift; shared by all models."""
+"""Jobs: one to refresh, one to sync in full, one to look for drift, one to score tables; shared by all models."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ml_platform.assets.lifecycle import ROOMS
 from ml_platform.assets.room import FULL_SYNC
 from ml_platform.modeling.spec import ModelSpec
 
-REFRESH, SYNC, DRIFT = "refresh", "full_sync", "drift"
+REFRESH, SYNC, DRIFT, SCORE = "refresh", "full_sync", "drift", "score"
 
 
 def refresh_keys(spec: ModelSpec) -> list[dg.AssetKey]:
@@ -23,7 +23,7 @@ def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
     def each(*names: str) -> dg.AssetSelection:
         return dg.AssetSelection.assets(*[dg.AssetKey([spec.name, name]) for spec in models for name in names])
 
-    return [
+    jobs = [
         dg.define_asset_job(
             REFRESH, each(*ROOMS), description="From the source table to live traffic, one model a run"
         ),
@@ -35,3 +35,7 @@ def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
         ),
         dg.define_asset_job(DRIFT, each("drift_report"), description="Compare served requests with the training data"),
     ]
+    scores = [dg.AssetKey([spec.name, "scores"]) for spec in models if spec.scoring]
+    if scores:
+        jobs.append(dg.define_asset_job(SCORE, scores, description="Let the champion answer the table the spec names"))
+    return jobs

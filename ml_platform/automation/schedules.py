@@ -1,11 +1,11 @@
-"""Schedules: the weekly refresh, the full sync and the daily look for drift of each model, from its spec."""
+"""Schedules: the weekly refresh, the full sync, the daily look for drift and the scores of each model, by its spec."""
 
 from collections.abc import Sequence
 
 import dagster as dg
 
 from ml_platform.assets.room import FULL_SYNC
-from ml_platform.automation.jobs import DRIFT, REFRESH, SYNC, refresh_keys
+from ml_platform.automation.jobs import DRIFT, REFRESH, SCORE, SYNC, refresh_keys
 from ml_platform.modeling.spec import ModelSpec
 
 
@@ -20,6 +20,8 @@ def schedules_of(spec: ModelSpec, status: dg.DefaultScheduleStatus) -> list[dg.S
     if spec.source.full_sync_cron:
         raw = [dg.AssetKey([spec.name, "raw_data"])]
         made.append(_schedule(spec, "full_sync", spec.source.full_sync_cron, SYNC, raw, status))
+    if spec.scoring:
+        made.append(_schedule(spec, "scores", spec.scoring.cron, SCORE, [dg.AssetKey([spec.name, "scores"])], status))
     return made
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ml_platform.modeling.spec import Task
 
 BLUE, GREY = "#2a6fdb", "#9aa3ad"
 IMPORTANCE_ROWS = 500
+MOST_LABELS = 20
 
 
 def of_predictions(actual: Column, predicted: Predictions) -> dict[str, Figure]:
@@ -68,11 +70,31 @@ def as_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
+def of_answers(values: Sequence[Any]) -> Figure:
+    """How often each answer was given: a histogram of numbers, a bar for each of the most frequent labels."""
+    figure, axes = _figure()
+    if all(isinstance(value, float) for value in values):
+        axes.hist(np.asarray(values), bins=40, color=BLUE)
+        axes.set(title="Answers", ylabel="rows")
+        return figure
+    labels = Counter(map(str, values)).most_common(MOST_LABELS)
+    axes.barh([label for label, _ in labels][::-1], [count for _, count in labels][::-1], color=BLUE)
+    axes.set(title="Answers", xlabel="rows")
+    return figure
+
+
+def as_markdown(name: str, figure: Figure) -> str:
+    """A picture inline, as Dagster's page shows it."""
+    return _inline(name, as_png(figure))
+
+
 def files_as_markdown(files: Sequence[Path]) -> str:
     """PNG files inline, as Dagster's page shows them."""
-    return "\n\n".join(
-        f"![{file.stem}](data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()})" for file in files
-    )
+    return "\n\n".join(_inline(file.stem, file.read_bytes()) for file in files)
+
+
+def _inline(name: str, png: bytes) -> str:
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _figure(width: float = 5.0, height: float = 3.4, columns: int = 1) -> tuple[Figure, Any]:

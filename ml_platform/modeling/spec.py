@@ -108,6 +108,22 @@ class Serving:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """A table whose every row the champion answers, on a schedule.
+
+    `into` gets the newest answer to each row of `table`, by the column `key`; without one, by the source's key.
+    A scoring that was interrupted is continued while its last progress is at most `continue_within` old; after that,
+    what it has done is out of date, and the next one begins anew.
+    """
+
+    table: str
+    into: str
+    key: str | None = None
+    cron: str = "0 5 * * *"
+    continue_within: timedelta = timedelta(hours=12)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """What a room needs when it runs in a container of its own, in Kubernetes' units."""
 
@@ -131,6 +147,7 @@ class ModelSpec:
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
     monitoring: MonitoringPolicy = field(default_factory=MonitoringPolicy)
     serving: Serving = field(default_factory=Serving)
+    scoring: Scoring | None = None
     resources: dict[str, Resources] = field(default_factory=dict)
     seed: int = 20_240_101
     package: str = ""
@@ -152,9 +169,13 @@ class ModelSpec:
             self._refuse("quality.max_quarantine_share", "give a share between 0 and 1")
         if self.quality.max_source_age < timedelta(minutes=1):
             self._refuse("quality.max_source_age", "give a minute or more")
-        for where, cron in (("retrain.cron", self.retrain.cron), ("monitoring.cron", self.monitoring.cron)):
+        for where, cron in self._crons().items():
             if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
                 self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")
+
+    def _crons(self) -> dict[str, str]:
+        crons = {"retrain.cron": self.retrain.cron, "monitoring.cron": self.monitoring.cron}
+        return crons | ({"scoring.cron": self.scoring.cron} if self.scoring else {})
 
     def _refuse(self, where: str, remedy: str) -> None:
         msg = f"model {self.name!r}, field {where}: {remedy}"

@@ -50,9 +50,9 @@ class SnapshotReader:
         self._packed = packed
         self._readings: list[_Reading] = []
 
-    def read(self, ranges: Sequence[sql.Composable]) -> Iterator[pa.RecordBatch]:
-        """The rows of all ranges, in no particular order; read while they are consumed."""
-        reading = _Reading(self._by_column if self._packed else self._by_row, ranges)
+    def read(self, ranges: Sequence[sql.Composable], *, is_sorted: bool = False) -> Iterator[pa.RecordBatch]:
+        """The rows of all ranges, read while they are consumed: as the one range sorts them, or in no order."""
+        reading = _Reading(self._by_column if self._packed and not is_sorted else self._by_row, ranges)
         self._readings.append(reading)
         return reading.batches()
 

@@ -1,10 +1,10 @@
-"""The source door: the company's PostgreSQL, from which models learn; it is only ever read."""
+"""The source door: the company's PostgreSQL, from which models learn; only score tables are ever written in it."""
 
 import difflib
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -63,6 +63,7 @@ class Pull:
     _reader: SnapshotReader = field(repr=False)
     _changed: list[sql.Composable] = field(repr=False)
     _all: list[sql.Composable] = field(repr=False)
+    _by_key: Callable[[str | None], sql.Composable] = field(repr=False)
 
     def changed(self) -> Iterator[pa.RecordBatch]:
         """The rows that changed since the given cursor, and perhaps a few that did not."""
@@ -71,6 +72,10 @@ class Pull:
     def everything(self) -> Iterator[pa.RecordBatch]:
         """All rows, in no particular order."""
         return self._reader.read(self._all)
+
+    def by_key(self, after: str | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows by ascending key, as PostgreSQL sorts it; with `after`, those with a greater key than this one."""
+        return self._reader.read([self._by_key(after)], is_sorted=True)
 
 
 class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -96,7 +101,7 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             SourceError: when there is no such table.
             SourceUnavailableError: when the database cannot be reached.
         """
-        with self._asking(table), self._pooled() as connection:
+        with self.asking(table), self._pooled() as connection:
             return list(_columns(connection, _find(connection, table).oid))
 
     def count_changed(self, table: PostgresTable, since: Cursor | None, after: datetime | None, at_most: int) -> int:
@@ -105,7 +110,7 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         By `changed_at` later than `after`, the ingestion's watermark, where the table has one; else by PostgreSQL's
         transaction ids since its cursor. Without either, or when the table was replaced meanwhile, every row counts.
         """
-        with self._asking(table.table), self._pooled() as connection:
+        with self.asking(table.table), self._pooled() as connection:
             relation = _find(connection, table.table)
             condition: sql.Composable = sql.SQL("true")
             if table.changed_at and after:
@@ -114,7 +119,7 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             elif since and relation.tracked and _comparable(connection, since, relation):
                 condition = _since(since)
             query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} LIMIT {}) changed")
-            (count,) = _one(connection, query.format(_identifier(table.table), condition, at_most))
+            (count,) = _one(connection, query.format(identifier(table.table), condition, at_most))
             return int(count)
 
     @contextmanager
@@ -129,9 +134,9 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             SourceUnavailableError: when the database cannot be reached or goes away meanwhile.
         """
         reader: SnapshotReader | None = None
-        with self._asking(table.table):
+        with self.asking(table.table):
             try:
-                with closing(self._connected()) as connection, _snapshot(connection, table.table) as (server, snapshot):
+                with closing(self.connected()) as connection, _snapshot(connection, table.table) as (server, snapshot):
                     relation = _find(connection, table.table)
                     wanted = _wanted(table, _columns(connection, relation.oid), columns)
                     cursor = _position(connection, server, relation, wanted)
@@ -140,7 +145,8 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
                     reason = why_full(since, cursor)
                     every = _ranges(table, relation, None)
                     some = [] if reason else _ranges(table, relation, since)
-                    yield Pull(cursor, reason, reader.schema, reader, some, every)
+                    by_key = functools.partial(_rows_by_key, table)
+                    yield Pull(cursor, reason, reader.schema, reader, some, every, by_key)
             except Exception:
                 if reader is not None and reader.failure is not None:
                     # The writer saw only that the stream broke; the reader knows why.
@@ -151,7 +157,7 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
                     reader.close()
 
     @contextmanager
-    def _asking(self, table: str) -> Iterator[None]:
+    def asking(self, table: str) -> Iterator[None]:
         """Turn what the drivers raise into our two errors, without the password."""
         try:
             yield
@@ -167,8 +173,8 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
         finally:
             pooled.close()
 
-    def _connected(self) -> Connection:
-        """A connection of its own, in autocommit: for a transaction that lasts as long as a load."""
+    def connected(self) -> Connection:
+        """A connection of its own, in autocommit: for transactions that last as long as a load."""
         return psycopg.connect(_dialled(self.url), autocommit=True)
 
 
@@ -234,10 +240,14 @@ def _one(connection: Connection, query: sql.SQL | sql.Composed, *values: object)
     return row
 
 
-def _identifier(table: str) -> sql.Identifier:
-    """`loans`, `risk.loans` or, with a dot or a quote in a name, `risk."odd.name"`; case matters."""
-    parts = [quoted.replace('""', '"') or plain for quoted, plain in re.findall(r'"((?:[^"]|"")+)"|([^."]+)', table)]
-    return sql.Identifier(*parts)
+def name_parts(table: str) -> list[str]:
+    """The parts of `loans`, `risk.loans` or, with a dot or a quote in a name, `risk."odd.name"`."""
+    return [quoted.replace('""', '"') or plain for quoted, plain in re.findall(r'"((?:[^"]|"")+)"|([^."]+)', table)]
+
+
+def identifier(table: str) -> sql.Identifier:
+    """The table's name, quoted; case matters."""
+    return sql.Identifier(*name_parts(table))
 
 
 @dataclass(frozen=True)
@@ -280,7 +290,7 @@ SELECT CASE WHEN pg_is_in_recovery() THEN 'replica' ELSE left(pg_walfile_name(pg
 
 
 def _find(connection: Connection, table: str) -> _Relation:
-    named = _identifier(table).as_string(connection)
+    named = identifier(table).as_string(connection)
     row = connection.execute(
         "SELECT oid, relkind::text FROM pg_class WHERE oid = to_regclass(%s) AND relkind::text = ANY(%s)",
         (named, list("rpvmf")),
@@ -349,7 +359,7 @@ def _snapshot(connection: Connection, table: str) -> Iterator[tuple[str, str]]:
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
         if relation.kind in "rp":
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_identifier(table)))
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(identifier(table)))
         yield server, str(_one(connection, sql.SQL("SELECT pg_export_snapshot()"))[0])
     finally:
         # A connection lost after the last row took nothing away.
@@ -410,7 +420,7 @@ def _check_key(connection: Connection, table: PostgresTable, relation: _Relation
         relation.oid,
         table.key,
     )
-    names = {"table": _identifier(table.table), "key": sql.Identifier(table.key)}
+    names = {"table": identifier(table.table), "key": sql.Identifier(table.key)}
     checks = (
         ("rows without one", "SELECT count(*) FROM {table} WHERE {key} IS NULL"),
         (
@@ -431,7 +441,7 @@ def _check_key(connection: Connection, table: PostgresTable, relation: _Relation
 def _ranges(table: PostgresTable, relation: _Relation, since: Cursor | None) -> list[sql.Composable]:
     """`FROM ... WHERE ...` for every range of the table's pages, together all its rows; one when it has none."""
     condition = _since(since) if since else sql.SQL("true")
-    base = sql.SQL("FROM {} WHERE {}").format(_identifier(table.table), condition)
+    base = sql.SQL("FROM {} WHERE {}").format(identifier(table.table), condition)
     if not relation.pages:
         return [base]
     starts = range(0, relation.pages, PACKED_PAGES if relation.inline else RANGE_PAGES)
@@ -439,3 +449,11 @@ def _ranges(table: PostgresTable, relation: _Relation, since: Cursor | None) -> 
     ends: list[sql.Composable] = [sql.SQL(" AND ctid < {}::tid").format(f"({start},0)") for start in starts[1:]]
     ends.append(sql.SQL(""))  # The last range is open: the table may have grown since it was measured.
     return [base + low + high for low, high in zip(ranges, ends, strict=True)]
+
+
+def _rows_by_key(table: PostgresTable, after: str | None) -> sql.Composable:
+    """`FROM ... WHERE ...` for the rows after a key, sorted by it."""
+    # The alias keeps the key of the table apart from the column of the answer, which may have been converted to text.
+    key = sql.Identifier("source", table.key)
+    rest = sql.SQL("{} > {}").format(key, after) if after is not None else sql.SQL("true")
+    return sql.SQL("FROM {} AS source WHERE {} ORDER BY {}").format(identifier(table.table), rest, key)
