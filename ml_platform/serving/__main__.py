@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ml_platform import settings
 from ml_platform.serving import logs
-from ml_platform.serving.tokens import model_tokens
+from ml_platform.serving.tokens import check_tokens
 from ml_platform.settings import Settings, SettingsError
 
 RESTART_S = 1.0
@@ -91,6 +91,7 @@ def main() -> None:
 def _serve_all(here: Settings) -> None:
     """The family, from its first child to the end of the last."""
     here.require("serving_token")
+    check_tokens(here.serving_tokens)
     door = _door(here)
     shipping, working = Children(), Children()
     shipping.keep("the shipper", [sys.executable, "-m", "ml_platform.serving.shipper", "--parent", str(os.getpid())])
@@ -98,7 +99,6 @@ def _serve_all(here: Settings) -> None:
         if here.serving_workers == 1:
             _serve(here, door)
         else:
-            model_tokens(here.serving_tokens)  # Whatever is wrong with them is said once.
             _serve_together(here, door, working)
     finally:
         # What the workers answered last is shipped, too.

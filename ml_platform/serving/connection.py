@@ -22,7 +22,8 @@ ARRIVING_BYTES = 4 * MAX_BODY
 MOST_PIPELINED = 100
 MOST_CONNECTIONS = 10_000
 KEEP_ALIVE_S = 75
-STALL_S = 30.0
+STALLS = 3
+"""An answer that nobody takes is kept for as many times what a request may take to arrive."""
 SPARE_FILES = 100
 UPGRADE = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
@@ -98,6 +99,13 @@ class PatientProtocol(HttpToolsProtocol):
         self._clear_deadline()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has said all it wants to say still gets the answers to it."""
+        if not self._is_answering() or self._waits_for_body():
+            return False
+        self._hang_up_afterwards()
+        return True
+
     def data_received(self, data: bytes) -> None:
         """Read what has come, and see that the rest comes in time."""
         had_begun = self.is_arriving
@@ -151,7 +159,7 @@ class PatientProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not take its answer: it has some time for that."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(STALL_S, self.transport.abort)
+        self._stalled = self.loop.call_later(STALLS * self.config.request_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """It does."""

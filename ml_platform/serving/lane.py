@@ -129,7 +129,7 @@ class Lane:
             return
         try:
             computing = asyncio.get_running_loop().run_in_executor(None, self._computed, waiting)
-        except RuntimeError:  # The system gives no thread.
+        except (RuntimeError, MemoryError):  # The system gives no thread.
             self._finish(waiting, [Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "out of threads", RETRY) for _ in waiting])
             return
         self._is_computing = True

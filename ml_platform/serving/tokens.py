@@ -27,10 +27,8 @@ def model_tokens(file: str) -> Mapping[str, str]:
     """
     if not file:
         return {}
-    path = Path(file)
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        mode = path.stat().st_mode
+        found: Any = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         # Not the error itself: a decoder's shows what it could not read.
         msg = f"ML_PLATFORM_SERVING_TOKENS names {file}, which cannot be read as JSON ({type(error).__name__})"
@@ -38,6 +36,14 @@ def model_tokens(file: str) -> Mapping[str, str]:
     if not isinstance(found, dict) or not all(isinstance(token, str) and token for token in found.values()):
         msg = f'ML_PLATFORM_SERVING_TOKENS: {file} must hold {{"model": "token", ...}}'
         raise SettingsError(msg)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        LOG.warning("%s holds tokens, and others than its owner may use it: chmod 600 it", file)
     return found
+
+
+def check_tokens(file: str) -> None:
+    """The file can be read, and whoever runs this server is told when others can read it, too.
+
+    Raises:
+        SettingsError: when it is not there or holds something else.
+    """
+    if model_tokens(file) and Path(file).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        LOG.warning("%s holds tokens, and others than its owner may use it: chmod 600 it", file)

@@ -19,7 +19,7 @@ from ml_platform.settings import Settings
 
 FOLLOW_S = 0.25
 SYNC_S = 1.0
-LAST_S = 0.5
+LAST_S = 1.0
 """How long a connection that was just let in has to ask, when this worker is about to end."""
 LOG = logging.getLogger(__name__)
 

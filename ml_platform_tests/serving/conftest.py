@@ -34,7 +34,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
     return Releases(models.wide(folder, "1"), models.wide(folder, "2", seed=7), models.strict(folder))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Iterator[ModelServer]:
     """A server with both models live. It is impatient, so that slow clients need not be waited for."""
     with running(tmp_path_factory.mktemp("server"), request_seconds=1) as running_server:

@@ -24,7 +24,7 @@ from ml_platform.resources.serving import LocalServing
 HOST = "127.0.0.1"
 TOKEN = "the-platforms-token"
 PATIENCE_S = 60.0
-SHIPPER = "ml_platform.serving.shipper"
+SHIPPER = re.compile(r"\S+: No module named ml_platform\.serving\.shipper")
 T = TypeVar("T")
 
 
@@ -167,14 +167,19 @@ class ModelServer:
                     found.append(child)
         return found
 
+    def connections(self) -> int:
+        """How many are open."""
+        found = psutil.Process(self.process.pid).net_connections("tcp")
+        return sum(connection.status == psutil.CONN_ESTABLISHED for connection in found)
+
     def log(self) -> list[dict[str, Any]]:
         """Every line that it has logged; what a shipper that is not there says is not the server's.
 
         Raises:
             ValueError: when one is not JSON.
         """
-        lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if SHIPPER not in line]
+        text = SHIPPER.sub("", (self.folder / "log").read_text(encoding="utf-8"))
+        return [json.loads(line) for line in text.splitlines() if line]
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Every sample by name and label values."""

@@ -216,11 +216,17 @@ def test_odd_headers(server: ModelServer, headers: dict[str, str], status: int) 
     assert server.ask(post(PATH, GOOD, **headers)).status == status
 
 
-@pytest.mark.parametrize("path", ["/", "//", "/models//predict", "/models/%ff%00/predict", "/models/%0d%0ax: y/predict",
-                                  "/models/wide/predict/more", "/admin", "/%2e%2e/etc", "/models/" + "a" * 5000])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "//", "/models//predict", "/models/%ff%00/predict", "/models/%0d%0ax:%20y/predict",
+        "/models/wide/predict/more", "/admin", "/%2e%2e/etc", "/models/" + "a" * 5000,
+    ],
+    ids=range(9),
+)  # fmt: skip
 def test_odd_paths(server: ModelServer, path: str) -> None:
     """Nothing is there."""
-    answer = server.ask(post(path.replace(" ", "%20"), GOOD))
+    answer = server.ask(post(path, GOOD))
 
     assert answer.status in (401, 404)
     assert answer.json["error"]
@@ -292,7 +298,7 @@ def test_no_connection_may_queue_any_number_of_requests(server: ModelServer) -> 
         except ConnectionError:
             pass
 
-        assert 0 < answered <= 5000
+        assert 0 < answered < 5000
 
 
 def test_the_client_may_ask_whether_to_go_on(server: ModelServer) -> None:
