@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_platform.modeling.columns import Kind
+from ml_platform.modeling.columns import Kind, Texts
 from ml_platform.modeling.features import FeatureMatrix
 from ml_platform.modeling.spec import Task
 
@@ -64,14 +64,22 @@ class OnnxEngine:
         if self.has_numbers:
             feed[NUMBERS] = features.numbers
         if self.has_texts:
-            texts = features.texts
-            feed[TEXTS] = np.where(texts == None, MISSING_TEXT, texts)  # noqa: E711 - asked of every element
+            feed[TEXTS] = _named(features.texts)
         (found,) = self.session.run([self.output], feed)
         scores = _as_scores(self.task, found)
         if not np.isfinite(scores.sum()):
             msg = "the model has no answer: a number is missing or infinite, and its pipeline has no imputer for it"
             raise ValueError(msg)
         return scores
+
+
+def _named(texts: Texts) -> Texts:
+    """The texts, with the missing ones called by their name."""
+    missing = texts == None  # noqa: E711 - asked of every element
+    if missing.any():
+        texts = texts.copy()
+        texts[missing] = MISSING_TEXT
+    return texts
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 import resource
 from collections import deque
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvicorn
@@ -67,6 +67,32 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+class _Corked:
+    """A transport that sends what is written in one round of the loop in one piece: head and body of an answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._loop.call_soon(self._send)
+        self._written.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._written:
+            self._transport.write(b"".join(self._written))
+            self._written.clear()
+
+
 class PatientProtocol(HttpToolsProtocol):
     """HTTP that waits for requests, but neither for ever nor for any amount of them."""
 
@@ -87,7 +113,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Corked(transport, self.loop)))
         self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > self.config.most_connections:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again")
