@@ -81,7 +81,7 @@ def _check(data: bytes) -> None:
     if unknown:
         msg = (
             f"the pipeline holds {', '.join(sorted(unknown))}, which the platform does not load; "
-            "build it from scikit-learn's own classes (features of your own belong in features.py)"
+            "build it of what docs/serving.md lists (features of your own belong in features.py)"
         )
         raise UntrustedModelError(msg)
 

@@ -82,6 +82,7 @@ def _hardly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversion, "TIMED_ROWS", 3)
 
 
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
 @pytest.mark.parametrize("name", ZOO)
 def test_what_serves_a_pipeline_answers_as_scikit_learn_does(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     """On rows that the proof has not seen. It is known what converts, and nothing is printed while it does.

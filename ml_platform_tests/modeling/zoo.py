@@ -258,7 +258,7 @@ OTHERS = {
             ),
             "PolynomialFeatures": _prepared(make_pipeline(median(), scale(), PolynomialFeatures(2)), logistic()),
             "KBinsDiscretizer": make_pipeline(
-                _named((make_pipeline(median(), quantiles(5)), ["age", "income", "debt"]), (one_hot(), TEXTUAL)),
+                _named((make_pipeline(median(), quantiles(5)), ["age", "income", "grade"]), (one_hot(), TEXTUAL)),
                 logistic(),
             ),
             "KBinsDiscretizer, ordinal": _prepared(
