@@ -14,8 +14,9 @@ from psycopg.conninfo import make_conninfo
 from ml_platform.modeling.ingestion import Column, arrow_schema
 from ml_platform.resources.packed import Packing
 
-CONNECTIONS = 2
-# Batches waiting for the writer; with about 8 MiB each, they bound the memory whatever the table's size.
+# While the server computes one answer, another is on its way and a third is decoded.
+CONNECTIONS = 3
+# Batches waiting for the writer; with about 8 MiB at most each, they bound the memory whatever the table's size.
 WAITING = 4
 BATCH_BYTES = 8 * 2**20
 PATIENCE_SECONDS = 0.2

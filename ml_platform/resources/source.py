@@ -34,6 +34,8 @@ TID_RANGES = 140_000
 RANGE_PAGES = 8192
 # A packed range is memory on both sides: 2 MiB, and below PostgreSQL's bound of 1 GiB however well rows are compressed.
 PACKED_PAGES = 256
+# A query may answer with 1,664 columns, and a packed one needs two for each that has NULLs.
+PACKED_COLUMNS = 800
 # Lost, shutting down, out of connections or out of locks: PostgreSQL's error classes that another try may cure.
 PASSING = ("08", "53", "57P", "40")
 LOST = re.compile("connection|server closed|shutting down|starting up|could not (send|receive)|time ?out|recovery|SSL")
@@ -141,10 +143,12 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
                     wanted = _wanted(table, _columns(connection, relation.oid), columns)
                     cursor = _position(connection, server, relation, wanted)
                     _check_key(connection, table, relation)
-                    reader = SnapshotReader(_dialled(self.url), snapshot, wanted, table.key, packed=relation.inline)
+                    packed = relation.inline and len(wanted) <= PACKED_COLUMNS
+                    reader = SnapshotReader(_dialled(self.url), snapshot, wanted, table.key, packed=packed)
                     reason = why_full(since, cursor)
-                    every = _ranges(table, relation, None)
-                    some = [] if reason else _ranges(table, relation, since)
+                    step = PACKED_PAGES if packed else RANGE_PAGES
+                    every = _ranges(table, relation, None, step)
+                    some = [] if reason else _ranges(table, relation, since, step)
                     by_key = functools.partial(_rows_by_key, table)
                     yield Pull(cursor, reason, reader.schema, reader, some, every, by_key)
             except Exception:
@@ -438,13 +442,13 @@ def _check_key(connection: Connection, table: PostgresTable, relation: _Relation
             raise SourceError(msg)
 
 
-def _ranges(table: PostgresTable, relation: _Relation, since: Cursor | None) -> list[sql.Composable]:
-    """`FROM ... WHERE ...` for every range of the table's pages, together all its rows; one when it has none."""
+def _ranges(table: PostgresTable, relation: _Relation, since: Cursor | None, step: int) -> list[sql.Composable]:
+    """`FROM ... WHERE ...` for every `step` pages of the table, together all its rows; one when it has no pages."""
     condition = _since(since) if since else sql.SQL("true")
     base = sql.SQL("FROM {} WHERE {}").format(identifier(table.table), condition)
     if not relation.pages:
         return [base]
-    starts = range(0, relation.pages, PACKED_PAGES if relation.inline else RANGE_PAGES)
+    starts = range(0, relation.pages, step)
     ranges = [sql.SQL(" AND ctid >= {}::tid").format(f"({start},0)") for start in starts]
     ends: list[sql.Composable] = [sql.SQL(" AND ctid < {}::tid").format(f"({start},0)") for start in starts[1:]]
     ends.append(sql.SQL(""))  # The last range is open: the table may have grown since it was measured.

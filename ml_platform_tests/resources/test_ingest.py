@@ -404,6 +404,27 @@ def test_the_server_goes_away_meanwhile(
     assert ingest(source, datasets, LOANS, NAME, full=False).rows_total == 59_101
 
 
+CUT = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND datname = current_database()
+"""
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_snapshot_goes_away_before_it_is_read(loans: Company, source: SourceDatabase, packed: bool) -> None:
+    """Readers that come too late for the snapshot say that the server was lost, not that the table is wrong."""
+    if not packed:
+        loans.execute(LONG)
+
+    def read_too_late() -> None:
+        with source.pull(LOANS, None) as pull:
+            loans.execute(CUT)
+            list(pull.everything())
+
+    with pytest.raises(SourceUnavailableError):
+        read_too_late()
+
+
 def test_many_changes_are_not_gathered(
     loans: Company, pull: Ingest, datasets: DatasetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
