@@ -47,8 +47,13 @@ def _column(field: Field) -> ColSpec:
 def _typed(frame: pd.DataFrame, fields: tuple[Field, ...]) -> pd.DataFrame:
     floats = {f.name for f in fields if f.kind is Kind.NUMBER and (f.nullable or f.dtype not in WHOLE)}
     numbers = dict.fromkeys(floats, "float64")
-    times = {f.name: "datetime64[us]" for f in fields if f.kind is Kind.TIME}
-    return frame.astype({**numbers, **times})
+    times = {f.name: _as_times(frame[f.name]) for f in fields if f.kind is Kind.TIME}
+    return frame.astype(numbers).assign(**times)
+
+
+def _as_times(texts: "pd.Series[Any]") -> "pd.Series[Any]":
+    """In UTC and without saying so: MLflow's signatures know no offsets."""
+    return pd.to_datetime(texts, format="ISO8601", utc=True).dt.tz_localize(None).astype("datetime64[us]")
 
 
 def _outputs(predictor: Predictor) -> list[ColSpec | TensorSpec]:

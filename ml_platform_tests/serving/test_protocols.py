@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+import sklearn.ensemble  # noqa: F401 - threads can be limited once they are loaded
 import tritonclient.http as triton
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tritonclient.utils import triton_to_np_dtype
 
 from ml_platform.modeling import bundle
@@ -21,6 +23,8 @@ from ml_platform_tests import platform as whole
 from ml_platform_tests.platform import Platform
 from ml_platform_tests.scaffolding import tables
 from ml_platform_tests.scaffolding.test_new_model_live import make_live
+
+pytestmark = pytest.mark.timeout(600)  # The first test waits until three models are live.
 
 VISITS = """
 CREATE TABLE visits (
@@ -48,9 +52,12 @@ def _load_visits(url: str) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform of its own with three live models: yes or no, one of three, a number."""
     with whole.running(tmp_path_factory.mktemp("platform"), tmp_path_factory.mktemp("models")) as platform:
-        make_live(platform, _load_visits, "purchases", "--from visits --label bought --owner team:shop")
-        make_live(platform, tables.load_wines, "cultivars", "--from wines --label cultivar --owner team:cellar")
-        make_live(platform, tables.load_patients, "diabetes", "--from patients --label progression --owner team:clinic")
+        with threadpool_limits(limits=1, user_api="openmp"):  # Small models: threads would wait for each other.
+            make_live(platform, _load_visits, "purchases", "--from visits --label bought --owner team:shop")
+            make_live(platform, tables.load_wines, "cultivars", "--from wines --label cultivar --owner team:cellar")
+            make_live(
+                platform, tables.load_patients, "diabetes", "--from patients --label progression --owner team:clinic"
+            )
         mlflow.set_tracking_uri(platform.settings.mlflow_url)
         yield platform
 
@@ -85,7 +92,7 @@ def frame(rows: list[dict[str, Any]], fields: list[Field]) -> pd.DataFrame:
     for field in fields:
         if field.kind is Kind.TIME:
             frame[field.name] = pd.to_datetime(frame[field.name], format="ISO8601", utc=True).dt.tz_localize(None)
-        elif field.kind is Kind.NUMBER and field.nullable:
+        elif field.kind is Kind.NUMBER and (field.nullable or field.dtype not in ("bool", "int64")):
             frame[field.name] = frame[field.name].astype("float64")
     return frame
 
