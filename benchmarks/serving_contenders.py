@@ -17,6 +17,7 @@ import numpy as np
 import uvicorn
 
 from ml_platform.modeling.columns import Kind
+from ml_platform.modeling.engine import NUMBERS, TEXTS
 from ml_platform.modeling.schema import Field
 
 FIELDS, PIPELINE, MODEL = "fields.json", "pipeline.pkl", "model.onnx"
@@ -88,9 +89,9 @@ def limit(folder: Path) -> Any:
 
     def feed(rows: list[Any]) -> Mapping[str, Any]:
         values = np.array([msgspec.structs.astuple(row) for row in rows], dtype=np.float32)
-        fed: dict[str, Any] = {"numbers": np.ascontiguousarray(values[:, : widths["numbers"]])}
-        if "texts" in widths:
-            fed["texts"] = np.full((len(rows), widths["texts"]), "one family", dtype=object)
+        fed: dict[str, Any] = {NUMBERS: np.ascontiguousarray(values[:, : widths[NUMBERS]])}
+        if TEXTS in widths:
+            fed[TEXTS] = np.full((len(rows), widths[TEXTS]), "one family", dtype=object)
         return fed
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI's signature
