@@ -26,8 +26,9 @@ THREAD_ROWS = 256
 """As many rows are read and checked between two requests."""
 BATCH_ROWS = 10_000
 """No pass over the model takes more, apart from a single request that has them."""
-MOST_ROWS = 200_000
-"""Rows that a lane takes in before it has answered; beyond that they would only wait, and fill the memory."""
+MOST_ROWS = 400_000
+"""Rows that a lane takes in before it has answered; beyond that they would only wait, and fill the memory. Requests of
+many rows leave half of it to the others."""
 REASON_LENGTH = 300
 LOG = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -86,7 +87,8 @@ class Lane:
         )
         self._journal = journal
         self._metrics = LaneMetrics.of(release.model, release.version, colour)
-        self._waiting: list[_Waiting] = []
+        self._few: list[_Waiting] = []
+        self._many: list[_Waiting] = []
         self._rows = 0
         self._is_fast = isinstance(predictor.engine, OnnxEngine)
         self._is_computing = False
@@ -100,7 +102,7 @@ class Lane:
             UnanswerableError: when the model cannot answer the rows.
         """
         count = len(question.rows)
-        if self._rows + count > MOST_ROWS:
+        if self._rows + count > (MOST_ROWS if count <= INLINE_ROWS else MOST_ROWS // 2):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many rows are waiting; try again", RETRY)
         self._rows += count
         try:
@@ -113,43 +115,41 @@ class Lane:
             self._rows -= count
 
     def _asked(self, question: Question, values: Sequence[Values]) -> "asyncio.Future[Answer]":
-        """The answer that is to come."""
+        """The answer that is to come. Whoever asks for little does not wait for those who ask for much."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append(_Waiting(question, values, answer))
-        if len(self._waiting) == 1 and not self._is_computing:
-            loop.call_soon(self._begin)
-        return answer
+        waiting = _Waiting(question, values, loop.create_future())
+        if self._is_fast and len(values) <= INLINE_ROWS:
+            self._few.append(waiting)
+            if len(self._few) == 1:
+                loop.call_soon(self._compute_few)
+        else:
+            self._many.append(waiting)
+            if len(self._many) == 1 and not self._is_computing:
+                loop.call_soon(self._compute_many)
+        return waiting.answer
 
-    def _begin(self) -> None:
-        """Compute what is waiting: here when it is little, otherwise in a thread."""
-        waiting, rows = self._taken()
-        if self._is_fast and rows <= INLINE_ROWS:
-            self._deliver(waiting, self._computed(waiting))
-            return
+    def _compute_few(self) -> None:
+        """Compute as much as may be computed here at a time."""
+        waiting = _taken(self._few, INLINE_ROWS)
+        if self._few:
+            asyncio.get_running_loop().call_soon(self._compute_few)
+        self._deliver(waiting, self._computed(waiting))
+
+    def _compute_many(self) -> None:
+        """Compute a batch in a thread."""
+        waiting = _taken(self._many, BATCH_ROWS)
+        self._is_computing = True
         try:
             computing = asyncio.get_running_loop().run_in_executor(None, self._computed, waiting)
         except (RuntimeError, MemoryError):  # The system gives no thread.
             self._finish(waiting, [Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "out of threads", RETRY) for _ in waiting])
-            return
-        self._is_computing = True
-        computing.add_done_callback(lambda done: self._finish(waiting, done.result()))
-
-    def _taken(self) -> tuple[Sequence[_Waiting], int]:
-        """The first of those who wait, as many as one pass may have, and their rows."""
-        rows = 0
-        for i, w in enumerate(self._waiting):
-            if i and rows + len(w.values) > BATCH_ROWS:
-                taken, self._waiting = self._waiting[:i], self._waiting[i:]
-                return taken, rows
-            rows += len(w.values)
-        taken, self._waiting = self._waiting, []
-        return taken, rows
+        else:
+            computing.add_done_callback(lambda done: self._finish(waiting, done.result()))
 
     def _finish(self, waiting: Sequence[_Waiting], answers: Sequence[Answer | Exception]) -> None:
         self._is_computing = False
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._begin)
+        if self._many:
+            asyncio.get_running_loop().call_soon(self._compute_many)
         self._deliver(waiting, answers)
 
     def _computed(self, waiting: Sequence[_Waiting]) -> list[Answer | Exception]:
@@ -231,3 +231,16 @@ class Lane:
             ]
         )
         DROPPED.inc(self._journal.dropped_rows - dropped)
+
+
+def _taken(waiting: list[_Waiting], most: int) -> Sequence[_Waiting]:
+    """The first of those who wait: as many as have so many rows together, or one who has more."""
+    rows = count = 0
+    for w in waiting:
+        rows += len(w.values)
+        if count and rows > most:
+            break
+        count += 1
+    taken = waiting[:count]
+    del waiting[:count]
+    return taken

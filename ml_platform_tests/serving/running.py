@@ -142,6 +142,14 @@ class ModelServer:
         with self.connect() as connection:
             return connection.ask(data)
 
+    def is_closed(self) -> bool:
+        """Whether nobody can connect any more."""
+        try:
+            self.connect().close()
+        except ConnectionError:
+            return True
+        return False
+
     def get(self, path: str) -> Answer:
         """Read a page."""
         return self.ask(get(path))

@@ -38,14 +38,6 @@ def patient(folder: Path) -> Iterator[ModelServer]:
         yield server
 
 
-def _is_closed(server: ModelServer) -> bool:
-    try:
-        server.connect().close()
-    except ConnectionError:
-        return True
-    return False
-
-
 def _keep_asking(server: ModelServer, *, on_one_connection: bool) -> int:
     """Ask until told to connect elsewhere; how often that was answered.
 
@@ -97,7 +89,7 @@ def test_a_request_that_is_half_sent_is_answered(brief: ModelServer) -> None:
     with brief.connect() as halfway:
         halfway.send(ASK[:-5])
         brief.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: _is_closed(brief))
+        wait_until(brief.is_closed)
         answer = halfway.ask(ASK[-5:])
 
         assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -108,7 +100,7 @@ def test_who_was_let_in_last_is_answered(brief: ModelServer) -> None:
     """The door is closed, and the request comes then."""
     with brief.connect() as last:
         brief.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: _is_closed(brief))
+        wait_until(brief.is_closed)
         answer = last.ask(ASK)
 
         assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -125,10 +117,10 @@ def test_an_interrupt_is_no_accident(brief: ModelServer) -> None:
     assert not any(line["level"] in ("ERROR", "CRITICAL") for line in brief.log())
 
 
-def test_a_client_that_never_finishes_does_not_keep_it(brief: ModelServer) -> None:
+def test_a_client_that_never_finishes_does_not_keep_it(folder: Path) -> None:
     """It has as long as any other."""
-    with brief.connect() as slow, brief.connect() as silent:
+    with running(folder, request_seconds=1) as server, server.connect() as slow, server.connect() as silent:
         slow.send(ASK[:-5])
         silent.send(b"GET /h")
-        assert brief.get("/healthz").status == 200
-        assert brief.stop() == 0
+        assert server.get("/healthz").status == 200
+        assert server.stop() == 0

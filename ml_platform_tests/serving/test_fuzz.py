@@ -61,7 +61,7 @@ def _statuses(connection: Connection) -> list[int]:
     return found
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(sent=st.lists(SENT, min_size=4, max_size=4))
 def test_nothing_that_is_sent_breaks_it(
     server: ModelServer, sent: list[tuple[list[bytes], list[tuple[str, float, int, bytes]], list[float]]]

@@ -73,6 +73,14 @@ def test_each_gets_the_answers_to_its_own_rows(fast: Lane) -> None:
         assert bundle.differences(list(answer.predictions), fast.predictor.answer(mine)) == []
 
 
+@pytest.mark.parametrize(
+    "rows", [[1, 10_000], [10_000, 1], [64, 9_990, 64, 10_000, 1, 1], [1, 64, 63, 1, 10_000, 10_000]]
+)
+def test_small_and_large_requests_arrive_together(fast: Lane, rows: list[int]) -> None:
+    """None is left behind when they do not fit into one pass."""
+    assert _kinds(asyncio.run(_ask_all(fast, *(_question(*[ROW] * n) for n in rows)))) == [Answer] * len(rows)
+
+
 def test_a_journal_that_fails_costs_no_answer(fast: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do metrics."""
 
@@ -148,7 +156,7 @@ def test_clients_that_go_away_while_they_wait_leave_nothing_behind(slow: Lane, m
 
 def test_no_more_is_taken_in_than_can_wait(fast: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is refused may come back, and everybody else is answered, a batch at a time."""
-    monkeypatch.setattr(lanes, "MOST_ROWS", 1000)
+    monkeypatch.setattr(lanes, "MOST_ROWS", 2000)
     monkeypatch.setattr(lanes, "BATCH_ROWS", 300)
     batches: list[int] = []
     real = Lane._computed
@@ -160,10 +168,10 @@ def test_no_more_is_taken_in_than_can_wait(fast: Lane, monkeypatch: pytest.Monke
     monkeypatch.setattr(Lane, "_computed", counted)
     large = _question(*[ROW] * 100)
 
-    answers = asyncio.run(_ask_all(fast, *[large] * 15))
+    answers = asyncio.run(_ask_all(fast, *[large] * 15, _question(ROW)))
 
-    assert _kinds(answers) == [Answer] * 10 + [Refusal] * 5
-    assert isinstance(answers[-1], Refusal)
-    assert (answers[-1].status, answers[-1].headers) == (503, ((b"retry-after", b"1"),))
-    assert batches == [300, 300, 300, 100]
+    assert _kinds(answers) == [Answer] * 10 + [Refusal] * 5 + [Answer]
+    assert isinstance(answers[-2], Refusal)
+    assert (answers[-2].status, answers[-2].headers) == (503, ((b"retry-after", b"1"),))
+    assert sorted(batches) == [1, 100, 300, 300, 300]
     assert _kinds(asyncio.run(_ask_all(fast, large))) == [Answer]

@@ -191,6 +191,7 @@ def test_the_end_of_the_family_is_gentle(own: ModelServer, sig: signal.Signals) 
         for connection in connections:
             connection.send(ASK[:-5])
         own.process.send_signal(sig)
+        wait_until(own.is_closed)
         for connection in connections:
             answer = connection.ask(ASK[-5:])
             assert (answer.status, answer.headers["connection"]) == (200, "close")
