@@ -1,6 +1,5 @@
 """Schema: a model's pandera schema compiled to plain data, which serving can carry without pandera."""
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from ml_platform.modeling.columns import DTYPES, Column, Kind
 
 Row = Mapping[str, Any]
 LARGEST = sys.float_info.max
+LONGEST = 2**32 - 1
+"""How long a text can be."""
 
 
 class Logged(StrEnum):
@@ -70,6 +71,29 @@ class BadRowsError(ValueError):
         super().__init__(f"row {first.row}, field {first.field!r}: {first.rule} (got {first.value})")
 
 
+def anchored(pattern: str) -> str:
+    """The pattern as pandera asks it of a text: from its start."""
+    return pattern if pattern.startswith("^") else f"^{pattern}"
+
+
+def _matches(texts: NDArray[np.object_], pattern: str) -> NDArray[np.bool_]:
+    """Asked of Polars, as pandera does: in Python's `re`, `$` matches before a final newline too, `^a|b` elsewhere."""
+    import polars as pl  # noqa: PLC0415 - only patterns need it
+
+    return pl.Series(list(texts), dtype=pl.String).str.contains(anchored(pattern)).to_numpy()
+
+
+def limits_of_length(allowed: int | list[int | None]) -> tuple[int | None, int | None]:
+    """The least and the greatest length that `str_length` allows: the one there is, or the first two of several."""
+    return (allowed, allowed) if isinstance(allowed, int) else (allowed[0], allowed[1])
+
+
+def within(lengths: Any, allowed: int | list[int | None]) -> Any:
+    """Whether lengths of texts, as an array or an expression, are allowed by `str_length`."""
+    low, high = limits_of_length(allowed)
+    return (lengths >= (low or 0)) & (lengths <= (LONGEST if high is None else high))
+
+
 RULES: dict[str, Any] = {
     "greater_than_or_equal_to": lambda v, x: v >= x,
     "greater_than": lambda v, x: v > x,
@@ -79,11 +103,9 @@ RULES: dict[str, Any] = {
     "not_equal_to": lambda v, x: v != x,
     "isin": lambda v, x: np.isin(v, list(x)),
     "notin": lambda v, x: ~np.isin(v, list(x)),
-    "in_range": lambda v, x: (v >= x[0]) & (v <= x[1]),
-    "str_matches": lambda v, x: np.array([re.match(x, t) is not None for t in v], dtype=bool),
-    "str_length": lambda v, x: np.array(
-        [(x[0] is None or len(t) >= x[0]) and (x[1] is None or len(t) <= x[1]) for t in v], dtype=bool
-    ),
+    "in_range": lambda v, x: (v >= x[0] if x[2] else v > x[0]) & (v <= x[1] if x[3] else v < x[1]),
+    "str_matches": _matches,
+    "str_length": lambda v, x: within(np.array([len(t) for t in v], dtype=np.int64), x),
 }
 """What each of pandera's row-local checks means, over an array without missing values."""
 

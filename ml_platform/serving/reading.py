@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from ml_platform.modeling.columns import Column, Kind
-from ml_platform.modeling.schema import RULES, BadRowsError, Field, Problem, Rule, as_time, read_rows
+from ml_platform.modeling.schema import RULES, BadRowsError, Field, Problem, Rule, as_time, limits_of_length, read_rows
 
 Values = tuple[Any, ...]
 """One row in the reader's order: numbers first, then texts and times, as JSON has them; None is missing."""
@@ -134,7 +134,7 @@ def _json_type(field: Field) -> tuple[Any, list[Rule]]:
         return Literal[tuple(chosen.value)], [r for r in field.rules if r is not chosen]
     if field.kind is Kind.TEXT:
         length = next((r for r in field.rules if r.name == "str_length"), None)
-        low, high = length.value[:2] if length else (None, None)
+        low, high = limits_of_length(length.value) if length else (None, None)
         return Annotated[str, Meta(min_length=low, max_length=high)], [r for r in field.rules if r is not length]
     return _number_type(field)
 

@@ -23,7 +23,11 @@ class Schema(pa.DataFrameModel):
     not_seven: int = pa.Field(ne=7, nullable=True)
     kind: str = pa.Field(isin=["a", "b"])
     name: str = pa.Field(str_matches=r"^[a-z]+$", nullable=True)
+    either: str = pa.Field(str_matches=r"a|\wb")
     note: str = pa.Field(str_length={"min_value": 1, "max_value": 4})
+    initial: str = pa.Field(str_length=1)
+    tail: str = pa.Field(str_length={"max_value": 2})
+    ratio: float = pa.Field(in_range={"min_value": 0, "max_value": 1, "include_min": False, "include_max": False})
     flag: bool = pa.Field()
     when: Annotated[pl.Datetime, "us", "UTC"] = pa.Field(nullable=True)
 
@@ -37,7 +41,11 @@ SOUND: dict[str, Any] = {
     "not_seven": 1,
     "kind": "a",
     "name": "abc",
+    "either": "a",
     "note": "hey",
+    "initial": "x",
+    "tail": "",
+    "ratio": 0.5,
     "flag": True,
     "when": "2024-05-01T10:00:00Z",
 }
@@ -49,7 +57,11 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "not_seven": st.none() | st.integers(5, 9),
     "kind": st.none() | st.text("abc", max_size=2),
     "name": st.none() | st.text("ab1\n", max_size=3),
+    "either": st.text("abé\u0301\n", max_size=3),
     "note": st.text("xyé", max_size=6),
+    "initial": st.text("xyé", max_size=2),
+    "tail": st.text("xyé", max_size=3),
+    "ratio": st.sampled_from([-0.5, 0.0, 0.5, 1.0, 2.0]),
     "flag": st.booleans(),
     "when": st.none() | st.just("2024-05-01T10:00:00Z"),
 }
@@ -71,11 +83,24 @@ def _pandera_accepts(row: dict[str, Any]) -> bool:
     return validate(frame, Schema).bad.is_empty()
 
 
-@settings(deadline=None, max_examples=300)
-@given(row=st.fixed_dictionaries(VALUES))
-@example(row=SOUND)
-def test_a_row_is_accepted_if_and_only_if_pandera_accepts_it(row: dict[str, Any]) -> None:
+CHANGES = st.lists(st.sampled_from(sorted(VALUES)), max_size=2).flatmap(
+    lambda names: st.fixed_dictionaries({name: VALUES[name] for name in names})
+)
+"""Few at a time: in a row of which many values are wrong, none of them matters."""
+
+
+@settings(deadline=None, max_examples=400)
+@given(change=CHANGES)
+@example(change={})
+@example(change={"name": "abc\n"})  # Python's `$` matches before a final newline, pandera's does not
+@example(change={"either": "xyb"})  # the start that pandera adds belongs to the first alternative only
+@example(change={"either": "b\u0301b"})  # a combining mark is a letter to pandera, not to Python
+@example(change={"ratio": 1.0})
+@example(change={"initial": "xy"})
+def test_a_row_is_accepted_if_and_only_if_pandera_accepts_it(change: dict[str, Any]) -> None:
     """Training and serving draw the same line."""
+    row = SOUND | change
+
     assert _accepts(row) == _pandera_accepts(row)
 
 
@@ -153,3 +178,28 @@ def test_a_check_that_one_request_cannot_keep_is_refused_with_the_remedy() -> No
 
     with pytest.raises(SchemaMismatchError, match="above_average"):
         compile_schema(TooClever)
+
+
+@pytest.mark.parametrize("options", [{"ignore_na": False}, {"raise_warning": True}, {"n_failure_cases": 1}])
+def test_an_option_that_changes_a_rules_verdict_is_refused_with_the_remedy(options: dict[str, Any]) -> None:
+    """A request would be judged without it; before and after pandera was first used."""
+
+    class Lenient(pa.DataFrameModel):
+        amount: float = pa.Field(gt=0, **options)
+
+    for _ in range(2):
+        with pytest.raises(SchemaMismatchError, match="without further options"):
+            compile_schema(Lenient)
+        validate(pl.DataFrame({"amount": [1.0]}), Lenient)
+
+
+def test_a_title_and_a_description_are_not_such_options() -> None:
+    """They do not change the verdict; nor does it matter that pandera was used in between."""
+
+    class Worded(pa.DataFrameModel):
+        amount: float = pa.Field(gt=0, title="Amount", description="In dollars")
+
+    fields = compile_schema(Worded)
+    validate(pl.DataFrame({"amount": [-1.0]}), Worded)
+
+    assert compile_schema(Worded) == fields

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_platform.modeling.bundle import Manifest
 from ml_platform.modeling.columns import Kind
-from ml_platform.modeling.schema import Field, Rule
+from ml_platform.modeling.schema import Field, Rule, anchored, limits_of_length
 from ml_platform.modeling.spec import Task
 from ml_platform.serving.openapi.parts import Json, record
 from ml_platform.serving.reading import WHOLE_LIMIT
@@ -75,11 +75,15 @@ def _rule(rule: Rule, *, nullable: bool) -> Json:
             return {"enum": [value, *gap]}
         case ("not_equal_to", value):
             return {"not": {"enum": [value]}}
-        case ("in_range", [low, high, *_]):
-            return {"minimum": low, "maximum": high}
+        case ("in_range", [low, high, with_low, with_high]):
+            return {
+                "minimum" if with_low else "exclusiveMinimum": low,
+                "maximum" if with_high else "exclusiveMaximum": high,
+            }
         case ("str_matches", pattern):
-            return {"pattern": f"^(?:{pattern})"}
-        case ("str_length", [low, high, *_]):
+            return {"pattern": anchored(pattern)}
+        case ("str_length", allowed):
+            low, high = limits_of_length(allowed)
             return _present({"minLength": low, "maxLength": high})
         case (name, value):
             return {LIMITS[name]: value}
