@@ -24,6 +24,10 @@ TYPES = {
     "note": pl.String(),
     "flag": pl.Boolean(),
     "when": pl.String(),
+    "either": pl.String(),
+    "initial": pl.String(),
+    "tail": pl.String(),
+    "ratio": pl.Float64(),
 }
 WIDER = VALUES | {
     "amount": st.none() | st.floats(allow_nan=False, min_value=-10, max_value=200) | st.just(float("inf")),
@@ -41,6 +45,10 @@ TABLE = (
     Column("note", "uuid"),
     Column("flag", "boolean"),
     Column("when", "timestamp without time zone"),
+    Column("either", "text"),
+    Column("initial", "text"),
+    Column("tail", "text"),
+    Column("ratio", "double precision"),
 )
 
 
