@@ -94,7 +94,11 @@ def _serve_all(here: Settings) -> None:
     check_tokens(here.serving_tokens)
     door = _door(here)
     shipping, working = Children(), Children()
-    shipping.keep("the shipper", [sys.executable, "-m", "ml_platform.serving.shipper", "--parent", str(os.getpid())])
+    if here.platform_url:
+        command = [sys.executable, "-m", "ml_platform.serving.shipper", "--parent", str(os.getpid())]
+        shipping.keep("the shipper", command)
+    else:
+        LOG.warning("ML_PLATFORM_PLATFORM_URL is not set: answers stay in the journal until a server has it")
     try:
         if here.serving_workers == 1:
             _serve(here, door)

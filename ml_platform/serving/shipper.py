@@ -19,6 +19,7 @@ import msgspec
 import psycopg
 
 from ml_platform import settings
+from ml_platform.serving import logs
 from ml_platform.serving.journal import Answered, segments, size
 from ml_platform.serving.prediction_table import Prediction, PredictionTable, Refused
 from ml_platform.serving.shipping import read_progress, write_progress
@@ -254,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Bring the journal of answered requests to PostgreSQL.")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="end when this process does")
     parent: int = parser.parse_args().parent
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s shipper: %(message)s")
+    logs.begin()
     here = settings.load()
     ending = Ending(parent)
     table = PredictionTable(here.require("platform_url"))

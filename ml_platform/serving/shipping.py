@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from ml_platform.serving.journal import size
 from ml_platform.settings import Settings
 
 PROGRESS = "shipper.json"
+SILENT_S = 10.0
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -38,11 +40,15 @@ def spawn(here: Settings) -> subprocess.Popen[bytes]:
 
 
 def read_progress(folder: Path) -> Progress:
-    """What the shipper of a journal's folder wrote last; nothing yet is all zeros."""
+    """What the shipper of a journal's folder wrote last; when it is silent, everything on disk counts as waiting."""
     try:
-        return msgspec.json.decode((folder / PROGRESS).read_bytes(), type=Progress)
+        progress = msgspec.json.decode((folder / PROGRESS).read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError):
-        return Progress()
+        progress = Progress()
+    if time.time() - progress.written_at > SILENT_S:
+        progress.waiting_bytes = size(folder)
+        progress.error = progress.error or "the shipper is silent: it does not run, or hangs"
+    return progress
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
