@@ -24,7 +24,6 @@ from ml_platform.resources.serving import LocalServing
 HOST = "127.0.0.1"
 TOKEN = "the-platforms-token"
 PATIENCE_S = 60.0
-SHIPPER = re.compile(r"\S+: No module named ml_platform\.serving\.shipper")
 T = TypeVar("T")
 
 
@@ -186,7 +185,7 @@ class ModelServer:
         Raises:
             ValueError: when one is not JSON.
         """
-        text = SHIPPER.sub("", (self.folder / "log").read_text(encoding="utf-8"))
+        text = (self.folder / "log").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines() if line]
 
     def metrics(self) -> dict[tuple[str, ...], float]:
