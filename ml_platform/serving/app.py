@@ -91,6 +91,8 @@ class Server:
         match method, scope["path"].strip("/").split("/"):
             case "POST", ["models", name, "predict"]:  # First, since most requests are for it.
                 return await self.predict(NAMED_ROWS, name, None, scope, receive)
+        if scope["path"].strip("/").startswith("admin"):  # Nothing tells others which pages there are.
+            self.check_token(dict(scope["headers"]))
         page, named = self._routes.find(method, scope["path"])
         return await page(Request(scope, receive, named))
 

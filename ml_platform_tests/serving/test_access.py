@@ -77,7 +77,14 @@ def test_a_real_row_is_shown_only_to_who_may_ask(guarded: ModelServer) -> None:
 
 @pytest.mark.parametrize("token", ["", MINE, "x"])
 @pytest.mark.parametrize(
-    "path", ["/admin/models/wide", "/admin/models/wide/live", "/admin/models/wide/colours/green", "/admin/models/x/y/z"]
+    "path",
+    [
+        "/admin/models/wide",
+        "/admin/models/wide/live",
+        "/admin/models/wide/colours/green",
+        "/admin/models/x/y/z",
+        "//admin/models/wide/live",
+    ],
 )
 def test_changes_need_the_platforms_token(guarded: ModelServer, path: str, token: str) -> None:
     """A model's own is not enough, and nothing tells which pages there are."""
