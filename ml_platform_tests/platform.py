@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import dagster as dg
 import httpx
 import psycopg
 
-from ml_platform import settings
 from ml_platform.assets.lifecycle import ROOMS
 from ml_platform.automation.jobs import REFRESH
 from ml_platform.definitions import definitions_for
@@ -100,8 +99,8 @@ def running(state: Path, models: Path | None = None) -> Iterator[Platform]:
         state: an empty folder.
         models: a folder with more models for the catalogue.
     """
-    here = replace(
-        settings.load(),
+    # Nothing is taken from the environment: another platform may be running around this one.
+    here = Settings(
         state=state,
         models=str(models or ""),
         automation="off",

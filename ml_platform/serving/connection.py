@@ -68,29 +68,32 @@ class _Flow(FlowControl):
 
 
 class _Corked:
-    """A transport that sends what is written in one round of the loop in one piece: head and body of an answer."""
+    """A transport that sends the head of an answer together with its body, which is written right after it."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._written: list[bytes] = []
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._written:
-            self._loop.call_soon(self._send)
-        self._written.append(data)
+        if self._head:
+            self._head += data
+            self.flush()
+        else:
+            self._head = data
+            self._loop.call_soon(self.flush)
 
     def close(self) -> None:
-        self._send()
+        self.flush()
         self._transport.close()
 
-    def _send(self) -> None:
-        if self._written:
-            self._transport.write(b"".join(self._written))
-            self._written.clear()
+    def flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -127,6 +130,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all it wants to say still gets the answers to it."""
+        cast("_Corked", self.transport).flush()
         if not self._is_answering() or self._waits_for_body():
             return False
         self._hang_up_afterwards()

@@ -40,7 +40,7 @@ SELECT
     timestamptz '2025-06-01 00:00+00' + i * interval '37 min', i % 41 + 2 * (i % 13) + i * 7919 % 23 > 44
 FROM generate_series(1, 900) i
 """
-MODELS = {"purchases": "visits", "cultivars": "wines", "diabetes": "patients"}
+MODELS = {"purchases": "visits", "grapes": "wines", "sugar": "patients"}
 
 
 def _load_visits(url: str) -> None:
@@ -54,9 +54,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with whole.running(tmp_path_factory.mktemp("platform"), tmp_path_factory.mktemp("models")) as platform:
         with threadpool_limits(limits=1, user_api="openmp"):  # Small models: threads would wait for each other.
             make_live(platform, _load_visits, "purchases", "--from visits --label bought --owner team:shop")
-            make_live(platform, tables.load_wines, "cultivars", "--from wines --label cultivar --owner team:cellar")
+            make_live(platform, tables.load_wines, "grapes", "--from wines --label cultivar --owner team:cellar")
             make_live(
-                platform, tables.load_patients, "diabetes", "--from patients --label progression --owner team:clinic"
+                platform, tables.load_patients, "sugar", "--from patients --label progression --owner team:clinic"
             )
         mlflow.set_tracking_uri(platform.settings.mlflow_url)
         yield platform
