@@ -28,6 +28,8 @@ from ml_platform.serving.tail import Rest, Tail, remove_leftovers
 POLL_S, LONGEST_WAIT_S = 0.1, 4.0
 TELL_S, TIDY_S, TIDY_AGAIN_S = 1.0, 3600.0, 60.0
 END_S = 5.0
+NICE = 10
+"""Answers go before the log of them; what it is behind waits in the journal."""
 REFUSED_BYTES = 64 * 2**20
 SPOKEN = ("refused", "timeout expired", "authentication failed", "starting up", "shutting down", "too many connections")
 LOG = logging.getLogger(__name__)
@@ -256,6 +258,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, default=os.getppid(), help="end when this process does")
     parent: int = parser.parse_args().parent
     logs.begin()
+    os.nice(NICE)
     here = settings.load()
     ending = Ending(parent)
     table = PredictionTable(here.require("platform_url"))

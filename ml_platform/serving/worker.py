@@ -1,6 +1,7 @@
 """The worker: one process that answers on the server's socket until it is told to stop, then drains."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -132,6 +133,8 @@ def serve(here: Settings, door: socket.socket, parent: int | None = None) -> Non
         tokens=model_tokens(here.serving_tokens),
         several_processes=parent is not None,
     )
+    gc.collect()
+    gc.freeze()  # What is here stays for ever: looking through it again and again would only delay answers.
     try:
         DrainingServer(ServerConfig(app, here.request_seconds), app, parent, here.drain_seconds).run(sockets=[door])
     finally:
