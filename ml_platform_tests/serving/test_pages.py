@@ -118,8 +118,8 @@ def test_a_version_that_is_not_live_is_not_there(server: ModelServer) -> None:
     ],
 )
 def test_a_page_asked_for_in_another_way_says_how(server: ModelServer, method: str, path: str, allowed: str) -> None:
-    """405, and the way that works."""
-    answer = server.ask(method, path)
+    """405, and the way that works, to whom the page is open at all."""
+    answer = server.ask(method, path, headers={"authorization": f"Bearer {server.settings.serving_token}"})
 
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
     assert answer.json() == {"error": f"this page takes {allowed}, not {method}"}
