@@ -12,6 +12,7 @@ from ml_platform.models.catalogue import all_models
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.datasets import DatasetStore
+from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.predictions import PredictionStore
 from ml_platform.resources.products import ProductIOManager
 from ml_platform.resources.serving import LocalServing
@@ -33,6 +34,7 @@ def resources_for(here: Settings) -> dict[str, object]:
         "tracking": ExperimentTracking(url=here.mlflow_url),
         "serving": LocalServing(url=here.serving_url, token=dg.EnvVar(variable("serving_token"))),
         "store": PredictionStore(url=dg.EnvVar(variable("platform_url"))),
+        "ledger": DecisionLedger(url=dg.EnvVar(variable("ledger_url"))),
         "clock": Clock(file=here.clock),
         "products": ProductIOManager(),
     }

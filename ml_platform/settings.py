@@ -31,6 +31,7 @@ class Settings:
     serving_port: int = 8080
     source_url: str = ""
     platform_url: str = ""
+    ledger_url: str = ""
     dagster_url: str = ""
     mlflow_url: str = ""
     mlflow_backend_url: str = ""

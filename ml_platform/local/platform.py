@@ -96,6 +96,7 @@ class Platform:
             EmbeddedPostgres(self.asked.state, self.asked.postgres_port).stop_leftover()
         self._refuse_busy_ports()
         self._here = services.complete(self.asked, self._start_postgres())
+        services.install_ledger(self._here)
         self._supervisor.environment = services.environment(self._here)
         self._start_services()
         page = DagsterPage(self._here.dagster_page)
