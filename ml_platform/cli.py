@@ -1,5 +1,6 @@
 """The command line: `ml-platform up` runs everything on this machine, the other commands talk to what runs."""
 
+import getpass
 import json
 import os
 import shlex
@@ -90,9 +91,9 @@ def env() -> None:
 @clearly
 def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> None:
     """Take MODEL from its table to live traffic once more."""
-    from ml_platform.local.runs import AS_OF, FULL_SYNC  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.local.runs import AS_OF, BY, FULL_SYNC  # noqa: PLC0415 - `--help` needs none of it
 
-    tags = {AS_OF: f"{as_of:%Y-%m-%d}"} if as_of else {}
+    tags = {BY: getpass.getuser()} | ({AS_OF: f"{as_of:%Y-%m-%d}"} if as_of else {})
     if full_sync:
         tags[FULL_SYNC] = "yes"
     page = _page()
