@@ -77,13 +77,13 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 def _entry(context: dg.AssetExecutionContext, release: Release, now: datetime) -> Entry:
     """What the ledger says of a promotion."""
     return Entry(
-        key=f"{release.model} version {release.version} by run {context.run_id}",
+        key=f"{release.model} version {release.version} by run {context.run.run_id}",
         at=now,
         model=release.model,
         kind=Kind.PROMOTION,
         outcome=Outcome.LIVE,
         reason="golden rows answered as at training time, traffic switched, alias moved",
-        dagster_run=context.run_id,
+        dagster_run=context.run.run_id,
         mlflow_run=release.run_id,
         version=release.version,
         digest=release.digest,

@@ -51,7 +51,7 @@ def _job(
             because=config["because"],
             at=at,
             to=config.get("to"),
-            dagster_run=context.run_id,
+            dagster_run=context.run.run_id,
         )
         doors = {door: getattr(context.resources, door) for door in DOORS - {"clock"}}
         act(context, order, Doors(**doors))
@@ -78,8 +78,8 @@ def _repair(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
 
 
 def _pause(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
-    doors.ledger.record(switch(order, Outcome.PAUSED, context.run_id))
+    doors.ledger.record(switch(order, Outcome.PAUSED, context.run.run_id))
 
 
 def _resume(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
-    doors.ledger.record(switch(order, Outcome.RESUMED, context.run_id))
+    doors.ledger.record(switch(order, Outcome.RESUMED, context.run.run_id))

@@ -251,6 +251,13 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             for model, versions in groupby(sorted(found, key=attrgetter("name")), key=attrgetter("name"))
         }
 
+    def refusal(self, model: str, digest: str) -> str | None:
+        """Why a registered version with this bundle must not go live, if there is one."""
+        with reaching(self.url):
+            query = f"name = '{model}' and tags.`{DIGEST}` = '{digest}'"
+            found = self.client.search_model_versions(query)
+        return next((f"version {v.version} was refused: {v.tags[REFUSED]}" for v in found if REFUSED in v.tags), None)
+
     def champion_version(self, model: str) -> str | None:
         """The version that the champion alias names."""
         champion = self.version_with_alias(model, CHAMPION)
