@@ -11,6 +11,7 @@ from ml_platform.automation.jobs import all_jobs
 from ml_platform.automation.reconcile import reconcile_sensor
 from ml_platform.automation.schedules import schedules_of
 from ml_platform.automation.sensors import drift_sensor, mlflow_sensor, new_data_sensor
+from ml_platform.automation.timeline import timeline_sensor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.models.catalogue import all_models
 from ml_platform.resources.alerts import Alerts
@@ -55,7 +56,7 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
     shared = [mlflow_sensor(sensor_status), failures_sensor(models, sensor_status), alerts_sensor(here, sensor_status)]
     jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [*all_jobs(models), *clicks(models)]
-    shared.append(reconcile_sensor(models, jobs, sensor_status))
+    shared += [reconcile_sensor(models, jobs, sensor_status), timeline_sensor(models, sensor_status)]
     return dg.Definitions(
         assets=[asset for spec in models for asset in lifecycle(spec)],
         jobs=jobs,
