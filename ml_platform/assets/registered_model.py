@@ -7,6 +7,7 @@ import dagster as dg
 from ml_platform.assets.room import patiently, room
 from ml_platform.modeling.promotion import Release
 from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.clock import Clock
 from ml_platform.resources.products import Evaluation, RegisteredModel
 from ml_platform.resources.tracking import DATA_VERSION, REVISION, ExperimentTracking
 
@@ -24,13 +25,13 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         output_required=False,
     )
     def registered_model(
-        context: dg.AssetExecutionContext, evaluation: Evaluation, tracking: ExperimentTracking
+        context: dg.AssetExecutionContext, evaluation: Evaluation, tracking: ExperimentTracking, clock: Clock
     ) -> Iterator[dg.MaterializeResult[RegisteredModel]]:
         if not evaluation.won:
             context.log.info("nothing to register: %s", evaluation.reason)
             return
         with patiently(context):
-            version = tracking.register(spec.name, evaluation.run_id, evaluation.reason, spec.purpose)
+            version = tracking.register(spec.name, evaluation.run_id, evaluation.reason, spec.purpose, clock.now())
         release = Release(
             model=spec.name,
             version=version.version,

@@ -4,7 +4,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ SPLIT = "ml_platform.split"
 ENGINE = "ml_platform.engine"
 MODEL_URI = "ml_platform.model_uri"
 REFUSED = "ml_platform.refused"
+REGISTERED_AT = "ml_platform.registered_at"
 CHALLENGER, CHAMPION = "challenger", "champion"
 ENDINGS = {
     dg.DagsterRunStatus.SUCCESS: RunStatus.FINISHED,
@@ -42,6 +45,7 @@ class Version:
     version: str
     run_id: str
     tags: Mapping[str, str]
+    registered_at: datetime
 
     @property
     def digest(self) -> str:
@@ -149,7 +153,11 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         if not folder.exists():
             store.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=store, prefix=".download-") as temporary:
-                downloaded = self.download(run_id, f"bundle/{digest}", Path(temporary))
+                try:
+                    downloaded = self.download(run_id, f"bundle/{digest}", Path(temporary))
+                except (MlflowException, requests.HTTPError, OSError) as error:
+                    msg = f"MLflow's run {run_id} has no bundle {digest[:12]} any more ({error})"
+                    raise bundle.BundleError(msg) from error
                 bundle.check(downloaded, digest)
                 bundle.place(downloaded, folder)
         bundle.check(folder, digest)
@@ -175,7 +183,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             return None
         return challenger
 
-    def register(self, model: str, run_id: str, description: str, purpose: str) -> Version:
+    def register(self, model: str, run_id: str, description: str, purpose: str, now: datetime) -> Version:
         """The version of a run's model, named by the challenger alias; registered only once."""
         with reaching(self.url):
             run = self.client.get_run(run_id)
@@ -195,11 +203,17 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
                     run_id=run_id,
                     model_id=run.data.tags[MODEL_URI].rpartition("/")[2],
                     description=description,
-                    tags={name: run.data.tags[name] for name in copied},
+                    tags={name: run.data.tags[name] for name in copied} | {REGISTERED_AT: now.isoformat()},
                 )
             )
             self.client.set_registered_model_alias(model, CHALLENGER, version.version)
             return _version(self.client.get_model_version(model, version.version))
+
+    def version_of_run(self, model: str, run_id: str) -> Version | None:
+        """The version that a run's model was registered as, if it was."""
+        with reaching(self.url):
+            found = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+        return _version(found[0]) if found else None
 
     def refuse(self, model: str, version: str, reason: str) -> None:
         """Remember that a version must not go live; nobody tries again."""
@@ -231,10 +245,17 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
-        if isinstance(error, requests.RequestException) or "API request to" in str(error):
+        if _is_outage(error):
             msg = f"MLflow at {url} cannot be reached ({type(error).__name__}); is it running?"
             raise UnavailableError(msg) from error
         raise
+
+
+def _is_outage(error: MlflowException | requests.RequestException) -> bool:
+    """Whether MLflow did not answer, or only that it cannot right now; a plain no will not change."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return bool(error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR)
+    return isinstance(error, requests.RequestException) or "API request to" in str(error)
 
 
 @lru_cache(maxsize=4)
@@ -243,4 +264,8 @@ def _client(url: str) -> MlflowClient:
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(version=str(found.version), run_id=found.run_id or "", tags=dict(found.tags))
+    tags = dict(found.tags)
+    # The platform's clock may be set; MLflow's own time stands in where a version was registered without it.
+    written = tags.get(REGISTERED_AT)
+    at = datetime.fromisoformat(written) if written else datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
+    return Version(version=str(found.version), run_id=found.run_id or "", tags=tags, registered_at=at)
