@@ -342,7 +342,7 @@ def test_small_slices_do_not_stop_anybody_by_chance(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("task", "name", "power"), [(Task.BINARY, "roc_auc", 6), (Task.MULTICLASS, "accuracy", 0.3)])
 def test_a_model_that_orders_well_and_says_wrong_probabilities_is_stopped(task: Task, name: str, power: float) -> None:
-    """A power of its probabilities leaves the order as it is; the champion knows nothing but how many are in a class."""
+    """A power of its probabilities leaves the order as it is; the champion knows only how many are in a class."""
     rng = np.random.default_rng(0)
     actual = _labels(task, 1000, rng)
     good = _said(task, actual, 0.3, rng)
