@@ -19,7 +19,7 @@ from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.judging import Judged, judge
 from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.products import Evaluation, TrainedModel
-from ml_platform.resources.tracking import CHALLENGER, CHAMPION, REFUSED, ExperimentTracking, Version
+from ml_platform.resources.tracking import CHALLENGER, CHAMPION, ExperimentTracking, Version
 
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -45,7 +45,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         with patiently(context):
             # A past week cannot be compared with a champion that was trained on what came after it.
             champion = None if trained_model.as_of else tracking.version_with_alias(spec.name, CHAMPION)
-            known_answer = _known_answer(spec, tracking, trained_model, champion)
+            refusal = tracking.refusal(spec.name, trained_model.digest)
+            known_answer = _known_answer(trained_model, champion, refusal)
             if known_answer:
                 return known_answer
             judged = judge(
@@ -69,18 +70,16 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def _known_answer(
-    spec: ModelSpec, tracking: ExperimentTracking, trained: TrainedModel, champion: Version | None
+    trained: TrainedModel, champion: Version | None, refusal: str | None
 ) -> dg.MaterializeResult[Evaluation] | None:
     """The decision where there is nothing to compare."""
+    if refusal:
+        return _result(trained, won=False, reason=f"the very same model: {refusal}", metadata={})
     if trained.pending_version:
         reason = f"version {trained.pending_version} won earlier and is not live yet"
         return _result(trained, won=True, reason=reason, metadata={})
     if champion and champion.run_id == trained.run_id:
         reason = f"nothing new to learn: version {champion.version}, the champion, was trained on these very rows"
-        return _result(trained, won=False, reason=reason, metadata={})
-    earlier = tracking.version_of_run(spec.name, trained.run_id)
-    if earlier and REFUSED in earlier.tags:
-        reason = f"version {earlier.version} was trained on these very rows and refused: {earlier.tags[REFUSED]}"
         return _result(trained, won=False, reason=reason, metadata={})
     return None
 

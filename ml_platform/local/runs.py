@@ -12,6 +12,7 @@ from ml_platform.local.processes import PlatformError
 LOCATION = {"repositoryLocationName": "ml_platform", "repositoryName": "__repository__"}
 REFRESH = "refresh"
 AS_OF, FULL_SYNC = "ml_platform/as_of", "ml_platform/full_sync"
+TRIGGER, BY = "ml_platform/trigger", "ml_platform/by"
 WAITING = ("QUEUED",)
 UNDER_WAY = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 OVER = {"SUCCESS": "done", "FAILURE": "failed", "CANCELED": "cancelled"}

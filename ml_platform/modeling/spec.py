@@ -110,11 +110,21 @@ class PromotionPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainPolicy:
-    """When the model is refreshed without anybody asking."""
+    """When the model is refreshed without anybody asking, and what keeps that from running wild.
+
+    `cron`, `new_rows` (new or changed at the source), drift and degraded outcomes each wish for a refresh. It is
+    granted when the last one began at least `cooldown` ago, fewer than `weekly_budget` began within 7 days, and fewer
+    than `max_losers` challengers were rejected in a row. Drift counts when `drift_windows` show it: 2 of the last 3.
+    """
 
     cron: str = "0 0 * * 0"
     new_rows: int = 500
     on_drift: bool = True
+    on_degraded: bool = True
+    cooldown: timedelta = timedelta(hours=12)
+    weekly_budget: int = 3
+    drift_windows: tuple[int, int] = (2, 3)
+    max_losers: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +206,7 @@ class ModelSpec:
             self._refuse("quality.max_quarantine_share", "give a share between 0 and 1")
         if self.quality.max_source_age < timedelta(minutes=1):
             self._refuse("quality.max_source_age", "give a minute or more")
+        self._check_retrain(self.retrain)
         for where, cron in self._crons().items():
             if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
                 self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")
@@ -222,6 +233,16 @@ class ModelSpec:
             "max_bundle_mib": (policy.max_bundle_mib > 0, "give more than 0 MiB"),
             "approval": (policy.approval in set(Approval), "write 'auto', or 'human' for a person to release winners"),
         }
+
+    def _check_retrain(self, policy: RetrainPolicy) -> None:
+        need, of = policy.drift_windows
+        if not 1 <= need <= of:
+            self._refuse("retrain.drift_windows", "give how many of how many windows, such as (2, 3)")
+        if policy.cooldown < timedelta(0):
+            self._refuse("retrain.cooldown", "give a time of 0 or more")
+        for name in ("new_rows", "weekly_budget", "max_losers"):
+            if getattr(policy, name) < 1:
+                self._refuse(f"retrain.{name}", "give a whole number of 1 or more")
 
     def _crons(self) -> dict[str, str]:
         crons = {"retrain.cron": self.retrain.cron, "monitoring.cron": self.monitoring.cron}
