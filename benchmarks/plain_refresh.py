@@ -14,7 +14,7 @@ import mlflow
 
 from ml_platform import settings
 from ml_platform.assets.validated_data import _validate, _with_reasons
-from ml_platform.modeling import bundle, leakage
+from ml_platform.modeling import bundle, leakage, source_code
 from ml_platform.modeling.candidate import features_table, prepare, train
 from ml_platform.modeling.promotion import Release, promote
 from ml_platform.modeling.scoring import score
@@ -25,6 +25,7 @@ from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.datasets import DatasetStore, TableVersion
 from ml_platform.resources.ingest import ingest
 from ml_platform.resources.judging import judge
+from ml_platform.resources.pins import PinStore, pin_training
 from ml_platform.resources.products import RawData, TrainedModel
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.source import SourceDatabase
@@ -43,6 +44,7 @@ class Refresh:
         self.source = SourceDatabase(url=here.source_url)
         self.datasets = DatasetStore(root=here.datasets)
         self.bundles = BundleStore(root=str(here.bundles))
+        self.pins = PinStore(root=str(here.pins))
         self.tracking = ExperimentTracking(url=here.mlflow_url)
         self.serving = LocalServing(url=here.serving_url, token=here.serving_token)
         mlflow.set_tracking_uri(here.mlflow_url)
@@ -94,8 +96,9 @@ class Refresh:
             raise RuntimeError(msg)
         mlflow.set_experiment(self.spec.name)
         with mlflow.start_run() as run:
+            recipe = pin_training(self.pins, self.spec, material, source_code.files(self.spec))
             candidate = train(self.code, material, self.bundles.path)
-            log_training(mlflow, self.spec, material, candidate, self.bundles.path)
+            log_training(mlflow, self.spec, material, candidate, self.bundles.path, recipe)
         return TrainedModel(
             run_id=run.info.run_id,
             digest=candidate.packed.predictor.digest,

@@ -30,8 +30,11 @@ DATA_VERSION = "ml_platform.data_version"
 REVISION = "ml_platform.code_revision"
 SPLIT = "ml_platform.split"
 ENGINE = "ml_platform.engine"
+RECIPE = "ml_platform.recipe"
 MODEL_URI = "ml_platform.model_uri"
 REFUSED = "ml_platform.refused"
+WAITING = "ml_platform.waiting"
+RELEASED_BY, RELEASED_BECAUSE = "ml_platform.released_by", "ml_platform.released_because"
 REGISTERED_AT = "ml_platform.registered_at"
 CHALLENGER, CHAMPION = "challenger", "champion"
 ENDINGS = {
@@ -188,17 +191,28 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
                 raise
 
     def pending(self, model: str) -> Version | None:
-        """The registered winner that is not live yet and has not been refused, if any."""
+        """The registered winner that may go live and does not answer yet, if any."""
         challenger = self.version_with_alias(model, CHALLENGER)
         champion = self.version_with_alias(model, CHAMPION)
-        if challenger is None or REFUSED in challenger.tags:
+        if challenger is None or {REFUSED, WAITING} & challenger.tags.keys():
             return None
         if champion is not None and int(champion.version) >= int(challenger.version):
             return None
         return challenger
 
-    def register(self, model: str, run_id: str, description: str, purpose: str, now: datetime) -> Version:
-        """The version of a run's model, named by the challenger alias; registered only once."""
+    def register(
+        self, model: str, run_id: str, description: str, purpose: str, now: datetime, waiting: str = ""
+    ) -> Version:
+        """The version of a run's model, named by the challenger alias; registered only once.
+
+        Args:
+            model: its registered model.
+            run_id: the run that trained it.
+            description: why it was registered.
+            purpose: what the model is for.
+            now: the time.
+            waiting: whom it waits for before it may go live, if for anybody.
+        """
         with reaching(self.url):
             run = self.client.get_run(run_id)
             try:
@@ -207,6 +221,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             there = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+            marks = {REGISTERED_AT: now.isoformat()} | ({WAITING: waiting} if waiting else {})
             copied = (FINGERPRINT, DIGEST, DATA_VERSION, REVISION, SPLIT)
             version = (
                 there[0]
@@ -217,7 +232,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
                     run_id=run_id,
                     model_id=run.data.tags[MODEL_URI].rpartition("/")[2],
                     description=description,
-                    tags={name: run.data.tags[name] for name in copied} | {REGISTERED_AT: now.isoformat()},
+                    tags={name: run.data.tags[name] for name in copied} | marks,
                 )
             )
             self.client.set_registered_model_alias(model, CHALLENGER, version.version)
@@ -227,6 +242,14 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         """Remember that a version must not go live; nobody tries again."""
         with reaching(self.url):
             self.client.set_model_version_tag(model, version, REFUSED, reason[:4000])
+
+    def release(self, model: str, version: str, by: str, because: str) -> None:
+        """A version that waits may go live: it is the challenger, and remembers who let it and why."""
+        with reaching(self.url):
+            self.client.set_registered_model_alias(model, CHALLENGER, version)
+            self.client.set_model_version_tag(model, version, RELEASED_BY, by)
+            self.client.set_model_version_tag(model, version, RELEASED_BECAUSE, because[:4000])
+            self.client.delete_model_version_tag(model, version, WAITING)
 
     def forgive(self, model: str, version: str) -> None:
         """A version that was refused may go live after all: a person wants it."""
@@ -250,10 +273,10 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             found = self.client.search_registered_models(max_results=1000)
         return {model.name: {str(a): str(v) for a, v in model.aliases.items()} for model in found}
 
-    def refusals(self) -> dict[str, frozenset[str]]:
-        """The versions of each registered model that must not go live, in one question."""
+    def tagged(self, tag: str) -> dict[str, frozenset[str]]:
+        """The versions of each registered model that have a tag, in one question."""
         with reaching(self.url):
-            found = self.client.search_model_versions(f"tags.`{REFUSED}` LIKE '%'", max_results=10_000)
+            found = self.client.search_model_versions(f"tags.`{tag}` LIKE '%'", max_results=10_000)
         return {
             model: frozenset(str(version.version) for version in versions)
             for model, versions in groupby(sorted(found, key=attrgetter("name")), key=attrgetter("name"))
