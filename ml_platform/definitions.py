@@ -19,6 +19,7 @@ from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.ledger import DecisionLedger
+from ml_platform.resources.pins import PinStore
 from ml_platform.resources.predictions import PredictionStore
 from ml_platform.resources.products import ProductIOManager
 from ml_platform.resources.serving import LocalServing
@@ -37,6 +38,7 @@ def resources_for(here: Settings) -> dict[str, object]:
         "source": SourceDatabase(url=dg.EnvVar(variable("source_url"))),
         "datasets": DatasetStore(root=here.datasets),
         "bundles": BundleStore(root=str(here.bundles)),
+        "pins": PinStore(root=str(here.pins)),
         "tracking": ExperimentTracking(url=here.mlflow_url),
         "serving": LocalServing(url=here.serving_url, token=dg.EnvVar(variable("serving_token"))),
         "store": PredictionStore(url=dg.EnvVar(variable("platform_url"))),

@@ -63,6 +63,11 @@ class Settings:
         return self.state / "bundles"
 
     @property
+    def pins(self) -> Path:
+        """Root of what models were trained from."""
+        return self.state / "pins"
+
+    @property
     def journal(self) -> Path:
         """Where answered requests wait for the database."""
         return self.state / "serving" / "journal"

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn import calibration, inspection, metrics
 
+from ml_platform.modeling.bootstrap import Interval
 from ml_platform.modeling.columns import Column, Kind
 from ml_platform.modeling.drawing import BLUE, GREY, empty
 from ml_platform.modeling.engine import as_frame
@@ -68,6 +69,19 @@ def of_answers(values: Sequence[Any]) -> Figure:
     labels = Counter(map(str, values)).most_common(MOST_LABELS)
     axes.barh([label for label, _ in labels][::-1], [count for _, count in labels][::-1], color=BLUE)
     axes.set(title="Answers", xlabel="rows")
+    return figure
+
+
+def of_gain(gain: Interval, marks: Mapping[str, float]) -> Figure:
+    """An interval of a gain against what it is measured by; right is better."""
+    figure, axes = empty(height=1.6)
+    axes.plot([gain.low, gain.high], [0, 0], color=BLUE, linewidth=3)
+    axes.plot([gain.estimate], [0], marker="o", color=BLUE)
+    axes.axvline(0, color=GREY)
+    for name, at in marks.items():
+        axes.axvline(at, color=GREY, linestyle=":")
+        axes.annotate(name, (at, 0.9), xycoords=("data", "axes fraction"), fontsize=8)
+    axes.set(yticks=[], ylim=(-1, 1), xlabel="challenger better by")
     return figure
 
 

@@ -14,7 +14,7 @@ from ml_platform.modeling.scoring import score
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.logged_model import log_bundle
 from ml_platform.resources.revision import code_revision
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, REVISION, SPLIT
+from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, RECIPE, REVISION, SPLIT
 
 PLOTS, REFERENCE, PIPELINE = "plots", "reference.parquet", "pipeline.skops"
 REFERENCE_ROWS = 10_000
@@ -27,8 +27,18 @@ def log_training(
     material: Material,
     candidate: Candidate,
     bundles: Path,
+    recipe: str,
 ) -> None:
-    """Log params, metrics, plots, reference rows, bundle and model to the open run; a last tag says it is complete."""
+    """Log params, metrics, plots, reference rows, bundle and model to the open run; a last tag says it is complete.
+
+    Args:
+        mlflow: where to.
+        spec: the model.
+        material: its rows.
+        candidate: what became of them.
+        bundles: the folder that its bundle is in.
+        recipe: the hash of what it was trained from.
+    """
     packed = candidate.packed
     predictor = packed.predictor
     folder = bundles / predictor.digest
@@ -52,6 +62,7 @@ def log_training(
         REVISION: code_revision(),
         SPLIT: msgspec.json.encode(material.split).decode(),
         DIGEST: predictor.digest,
+        RECIPE: recipe,
         ENGINE: _served_by(packed.converted),
     }
     mlflow.set_tags(tags)
