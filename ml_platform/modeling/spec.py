@@ -101,12 +101,17 @@ class RetrainPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringPolicy:
-    """How often, and over how many of the newest requests, served traffic is compared with the training data."""
+    """How served traffic and outcomes are watched.
+
+    At each time of `cron` the requests of the last `window`, the newest `max_rows` of them, are held against the
+    training data, if there are `min_rows`. The thresholds are such that chance alone raises `false_alarms_per_year`.
+    """
 
     cron: str = "0 6 * * *"
-    window: timedelta = timedelta(days=7)
+    window: timedelta = timedelta(days=1)
     max_rows: int = 10_000
-    min_rows: int = 100
+    min_rows: int = 50
+    false_alarms_per_year: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +185,7 @@ class ModelSpec:
         if self.quality.max_source_age < timedelta(minutes=1):
             self._refuse("quality.max_source_age", "give a minute or more")
         self._check_retrain(self.retrain)
+        self._check_monitoring(self.monitoring)
         for where, cron in self._crons().items():
             if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
                 self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")
@@ -193,6 +199,14 @@ class ModelSpec:
         for name in ("new_rows", "weekly_budget", "max_losers"):
             if getattr(policy, name) < 1:
                 self._refuse(f"retrain.{name}", "give a whole number of 1 or more")
+
+    def _check_monitoring(self, policy: MonitoringPolicy) -> None:
+        if policy.window <= timedelta(0):
+            self._refuse("monitoring.window", "give how far back requests are compared, such as timedelta(days=1)")
+        if policy.false_alarms_per_year <= 0:
+            self._refuse("monitoring.false_alarms_per_year", "give more than 0: no threshold is never passed by chance")
+        if not 2 <= policy.min_rows <= policy.max_rows:  # noqa: PLR2004 - two rows are the fewest that can be compared
+            self._refuse("monitoring.min_rows", "give at least 2, and no more than max_rows")
 
     def _crons(self) -> dict[str, str]:
         crons = {"retrain.cron": self.retrain.cron, "monitoring.cron": self.monitoring.cron}
