@@ -201,7 +201,7 @@ def _entry(spec: ModelSpec, champion: Version, decision: Decision, run_id: str) 
 
 def _result(decision: Decision, champion: Version | None = None, link: str | None = None) -> dg.MaterializeResult[None]:
     metadata: dict[str, dg.MetadataValue] = {
-        STATE: dg.MetadataValue.text(decision.state),
+        STATE: dg.MetadataValue.text(decision.state.value),
         DRIFTED: dg.MetadataValue.bool(decision.state is State.DRIFTED),
         "reason": dg.MetadataValue.text(decision.reason),
         "rows": dg.MetadataValue.int(decision.rows),
