@@ -33,10 +33,11 @@ def clearly(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         from ml_platform.local.processes import PlatformError  # noqa: PLC0415 - `--help` needs none of it
+        from ml_platform.resources.unavailable import UnavailableError  # noqa: PLC0415 - as above
 
         try:
             return command(*args, **kwargs)
-        except (PlatformError, SettingsError) as error:
+        except (PlatformError, SettingsError, UnavailableError) as error:
             raise click.ClickException(str(error)) from None
 
     return run
@@ -204,6 +205,69 @@ def score(model: str, table: str | None, into: str | None, key: str | None, *, a
 
     here = settings.load() if settings.load().source_url else _running()
     scoring.run(scoring.Wish(model=model, table=table, into=into, key=key, anew=anew), here, click.echo)
+
+
+BECAUSE = click.option("--because", required=True, metavar="TEXT", help="Why, for those who read the history later.")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with evidence and links.")
+@clearly
+def history(model: str, limit: int, *, as_json: bool) -> None:
+    """Show what was decided about MODEL, newest first: triggers, gates, promotions, rollbacks, and why."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    decisions.history(_running(), model, limit, click.echo, as_json=as_json)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--at", metavar="TIME", help="ISO 8601, such as 2026-03-01T12:00; without a zone, UTC [now].")
+@clearly
+def served(model: str, at: str | None) -> None:
+    """Show which version of MODEL answered at a time, and why."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    here = _running()
+    decisions.served(here, model, decisions.moment(here, at), click.echo)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--to", metavar="VERSION", help="The version to go back to [the one that answered before this].")
+@BECAUSE
+@clearly
+def rollback(model: str, to: str | None, because: str) -> None:
+    """Send traffic and champion alias of MODEL back to an earlier version, proven first; the one left is refused."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    decisions.rollback(_running(), model, to, because, click.echo)
+
+
+@main.command()
+@click.argument("model")
+@BECAUSE
+@clearly
+def pause(model: str, because: str) -> None:
+    """Let no schedule and no sensor refresh MODEL until it is resumed; a refresh by hand still works."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.modeling.decisions import Outcome  # noqa: PLC0415 - as above
+
+    decisions.automation(_running(), model, Outcome.PAUSED, because, click.echo)
+
+
+@main.command()
+@click.argument("model")
+@BECAUSE
+@clearly
+def resume(model: str, because: str) -> None:
+    """Let schedules and sensors refresh MODEL again; closes the circuit that rejected challengers have opened, too."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.modeling.decisions import Outcome  # noqa: PLC0415 - as above
+
+    decisions.automation(_running(), model, Outcome.RESUMED, because, click.echo)
 
 
 @main.command()

@@ -1,10 +1,13 @@
 """The front door: every model's lifecycle, its automation, and this environment's resources."""
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from ml_platform import settings
 from ml_platform.assets.lifecycle import lifecycle
+from ml_platform.automation.clicks import clicks
 from ml_platform.automation.jobs import all_jobs
+from ml_platform.automation.reconcile import reconcile_sensor
 from ml_platform.automation.schedules import schedules_of
 from ml_platform.automation.sensors import drift_sensor, mlflow_sensor, new_data_sensor
 from ml_platform.modeling.spec import ModelSpec
@@ -47,11 +50,12 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
     sensors = [new_data_sensor(spec, sensor_status) for spec in models]
     sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
+    jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [*all_jobs(models), *clicks(models)]
     return dg.Definitions(
         assets=[asset for spec in models for asset in lifecycle(spec)],
-        jobs=all_jobs(models),
+        jobs=jobs,
         schedules=[schedule for spec in models for schedule in schedules_of(spec, schedule_status)],
-        sensors=[*sensors, mlflow_sensor(sensor_status)],
+        sensors=[*sensors, mlflow_sensor(sensor_status), reconcile_sensor(models, jobs, sensor_status)],
         resources=resources_for(here),
         executor=_executor(here),
     )

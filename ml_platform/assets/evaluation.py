@@ -48,7 +48,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         with patiently(context):
             # A past week cannot be compared with a champion that was trained on what came after it.
             champion = None if trained_model.as_of else tracking.version_with_alias(spec.name, CHAMPION)
-            known_answer = _known_answer(trained_model, champion)
+            refusal = tracking.refusal(spec.name, trained_model.digest)
+            known_answer = _known_answer(trained_model, champion, refusal)
             if known_answer:
                 return known_answer
             contenders = {"challenger": (trained_model.run_id, trained_model.digest)}
@@ -73,8 +74,12 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
     return evaluation
 
 
-def _known_answer(trained: TrainedModel, champion: Version | None) -> dg.MaterializeResult[Evaluation] | None:
+def _known_answer(
+    trained: TrainedModel, champion: Version | None, refusal: str | None
+) -> dg.MaterializeResult[Evaluation] | None:
     """The decision where there is nothing to compare."""
+    if refusal:
+        return _result(trained, won=False, reason=f"the very same model: {refusal}", metadata={})
     if trained.pending_version:
         reason = f"version {trained.pending_version} won earlier and is not live yet"
         return _result(trained, won=True, reason=reason, metadata={})

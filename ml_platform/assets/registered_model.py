@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ml_platform.assets.room import patiently, room
-from ml_platform.modeling.promotion import Release
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.products import Evaluation, RegisteredModel
-from ml_platform.resources.tracking import DATA_VERSION, REVISION, ExperimentTracking
+from ml_platform.resources.tracking import ExperimentTracking
 
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -31,16 +30,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             return
         with patiently(context):
             version = tracking.register(spec.name, evaluation.run_id, evaluation.reason, spec.purpose)
-        release = Release(
-            model=spec.name,
-            version=version.version,
-            digest=version.digest,
-            run_id=version.run_id,
-            data_version=version.tags[DATA_VERSION],
-            code_revision=version.tags[REVISION],
-        )
         yield dg.MaterializeResult(
-            value=RegisteredModel(release=release),
+            value=RegisteredModel(release=version.release(spec.name)),
             metadata={
                 "version": int(version.version),
                 "registered_version": dg.MetadataValue.url(tracking.version_link(spec.name, version.version)),

@@ -74,7 +74,7 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 def _note_click(context: dg.AssetExecutionContext, spec: ModelSpec, ledger: DecisionLedger, clock: Clock) -> None:
     """What a person starts is never refused, but counts."""
     actor = context.run.tags.get(BY, SOMEBODY)
-    wish = Wish(key=context.run_id, cause=Cause.PERSON, reason="a refresh by hand", actor=actor)
+    wish = Wish(key=context.run.run_id, cause=Cause.PERSON, reason="a refresh by hand", actor=actor)
     now = clock.now()
     ledger.decide(spec.name, lambda history: governor.decide(spec.name, spec.retrain, history, wish, now))
 

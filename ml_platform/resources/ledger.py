@@ -31,6 +31,10 @@ select * from decisions where model = %s and not (kind = 'trigger' and outcome =
 """
 BY_KEY = "select * from decisions where key = %s"
 SERVED = "select * from decisions where model = %s and outcome = 'live' and at <= %s order by at desc, id desc limit 1"
+LIVES = """
+select model, array_agg(version order by id desc) as versions from decisions
+where model = any(%s) and outcome = 'live' group by model
+"""
 LAST_LIVE = "select id, version, digest from decisions where model = %s and outcome = 'live' order by id desc limit 1"
 AFTER = "select * from decisions where id > %s order by id limit %s"
 REMEMBERED = 1000
@@ -96,6 +100,12 @@ class DecisionLedger(dg.ConfigurableResource[None]):
         with self._connection() as connection:
             found = _entries(connection.execute(SERVED, (model, at)))
         return found[0] if found else None
+
+    def lives(self, models: Sequence[str]) -> dict[str, list[str]]:
+        """The versions that have answered, newest first, by model."""
+        with self._connection() as connection:
+            found = connection.execute(LIVES, (list(models),)).fetchall()
+        return {row["model"]: row["versions"] for row in found}
 
     def after(self, position: int, limit: int) -> list[tuple[int, Entry]]:
         """The decisions about all models after a position, oldest first, each with its own position."""

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from ml_platform.modeling.promotion import Release
 from ml_platform.resources.unavailable import UnavailableError
 
 DAGSTER_RUN = "dagster_run_id"
@@ -47,6 +50,17 @@ class Version:
     def digest(self) -> str:
         """Hash of its bundle."""
         return self.tags[DIGEST]
+
+    def release(self, model: str) -> Release:
+        """The version as it is served."""
+        return Release(
+            model=model,
+            version=self.version,
+            digest=self.digest,
+            run_id=self.run_id,
+            data_version=self.tags[DATA_VERSION],
+            code_revision=self.tags[REVISION],
+        )
 
 
 class ExperimentTracking(dg.ConfigurableResource[None]):
@@ -205,6 +219,44 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         """Remember that a version must not go live; nobody tries again."""
         with reaching(self.url):
             self.client.set_model_version_tag(model, version, REFUSED, reason[:4000])
+
+    def forgive(self, model: str, version: str) -> None:
+        """A version that was refused may go live after all: a person wants it."""
+        with reaching(self.url):
+            if REFUSED in self.client.get_model_version(model, version).tags:
+                self.client.delete_model_version_tag(model, version, REFUSED)
+
+    def version(self, model: str, version: str) -> Version | None:
+        """A registered version, if there is one of that number."""
+        with reaching(self.url):
+            try:
+                return _version(self.client.get_model_version(model, version))
+            except MlflowException as error:
+                if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def aliases(self) -> dict[str, dict[str, str]]:
+        """The version that each alias of each registered model names, in one question."""
+        with reaching(self.url):
+            found = self.client.search_registered_models(max_results=1000)
+        return {model.name: {str(a): str(v) for a, v in model.aliases.items()} for model in found}
+
+    def refusals(self) -> dict[str, frozenset[str]]:
+        """The versions of each registered model that must not go live, in one question."""
+        with reaching(self.url):
+            found = self.client.search_model_versions(f"tags.`{REFUSED}` LIKE '%'", max_results=10_000)
+        return {
+            model: frozenset(str(version.version) for version in versions)
+            for model, versions in groupby(sorted(found, key=attrgetter("name")), key=attrgetter("name"))
+        }
+
+    def refusal(self, model: str, digest: str) -> str | None:
+        """Why a registered version with this bundle must not go live, if there is one."""
+        with reaching(self.url):
+            query = f"name = '{model}' and tags.`{DIGEST}` = '{digest}'"
+            found = self.client.search_model_versions(query)
+        return next((f"version {v.version} was refused: {v.tags[REFUSED]}" for v in found if REFUSED in v.tags), None)
 
     def champion_version(self, model: str) -> str | None:
         """The version that the champion alias names."""
