@@ -9,7 +9,7 @@ from ml_platform.automation.clicks import clicks
 from ml_platform.automation.jobs import all_jobs
 from ml_platform.automation.reconcile import reconcile_sensor
 from ml_platform.automation.schedules import schedules_of
-from ml_platform.automation.sensors import drift_sensor, mlflow_sensor, new_data_sensor
+from ml_platform.automation.sensors import degraded_sensor, drift_sensor, mlflow_sensor, new_data_sensor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.models.catalogue import all_models
 from ml_platform.resources.bundles import BundleStore
@@ -50,6 +50,7 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
     sensors = [new_data_sensor(spec, sensor_status) for spec in models]
     sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
+    sensors += [degraded_sensor(spec, sensor_status) for spec in models if spec.retrain.on_degraded]
     jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [*all_jobs(models), *clicks(models)]
     return dg.Definitions(
         assets=[asset for spec in models for asset in lifecycle(spec)],

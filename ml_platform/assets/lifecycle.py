@@ -11,6 +11,7 @@ from ml_platform.assets import (
     features,
     image,
     raw_data,
+    realised_performance,
     registered_model,
     scores,
     trained_model,
@@ -32,7 +33,8 @@ ROOMS = tuple(CORRIDOR)
 
 
 def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every asset of one model: the corridor, and beside it what was served, how it drifts, and scores if wanted."""
+    """Every asset of one model: the corridor, and beside it what was served, how it drifts, what came of it, and scores."""
     corridor = [build(spec) for build in CORRIDOR.values()]
     scored = [scores.build(spec, spec.scoring)] if spec.scoring else []
-    return [*corridor, drift_report.predictions(spec), drift_report.build(spec), *scored]
+    watched = [drift_report.build(spec), realised_performance.build(spec)]
+    return [*corridor, drift_report.predictions(spec), *watched, *scored]

@@ -26,6 +26,8 @@ class State(StrEnum):
     NOT_ENOUGH_LABELS = "not_enough_labels"
     NO_KEYS = "no_keys"
     """Requests did not say whose rows they were, so no outcome can be found for them."""
+    NO_PROMISE = "no_promise"
+    """The metric had no value when the version was trained, so there is nothing to hold outcomes against."""
     NO_CHAMPION = "no_champion"
 
 
@@ -85,7 +87,8 @@ def realised(name: str, actual: Column, predicted: Predictions, seed: int) -> Re
     value = float(measure(np.ones((rows, 1)))[0])
     if not isfinite(value):
         return None
-    drawn = [measure(rng.multinomial(rows, np.full(rows, 1 / rows), AT_ONCE).T) for _ in range(RESAMPLES // AT_ONCE)]
+    even = np.full(rows, 1 / rows)
+    drawn = [measure(rng.multinomial(rows, even, AT_ONCE).T.astype(float)) for _ in range(RESAMPLES // AT_ONCE)]
     low, high = np.nanquantile(np.concatenate(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Realised(rows=rows, value=value, low=float(low), high=float(high))
 
@@ -106,7 +109,7 @@ def by_slice(name: str, outcomes: Outcomes, seed: int) -> dict[str, Realised]:
     return found
 
 
-def judge(found: Realised | None, promise: Promise, direction: Direction, least: int) -> tuple[State, str]:
+def judge(found: Realised | None, promise: Promise | None, direction: Direction, least: int) -> tuple[State, str]:
     """Whether a promise is kept, and why.
 
     The promise was measured on some rows too, so the interval is widened by what these leave open. Degraded is only
@@ -120,7 +123,9 @@ def judge(found: Realised | None, promise: Promise, direction: Direction, least:
     """
     if found is None or found.rows < least:
         known = found.rows if found else 0
-        return State.NOT_ENOUGH_LABELS, f"{known} outcomes that say something, and {least} are needed"
+        return State.NOT_ENOUGH_LABELS, f"{known} outcomes are known that say something, and {least} are needed"
+    if promise is None:
+        return State.NO_PROMISE, "the metric had no value at the promotion: its holdout had one class only"
     wider = sqrt(1 + found.rows / max(promise.rows, 1))
     is_score = direction is Direction.UP
     best = found.value + (found.high - found.value if is_score else found.low - found.value) * wider

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 RESERVED = frozenset({"fleet"})
+SCORE_TOLERANCE, ERROR_TOLERANCE = 0.02, 0.05
+"""What counts as as good: so much less of a score, or so large a share more of an error."""
 
 
 class SpecError(ValueError):
@@ -105,6 +107,10 @@ class MonitoringPolicy:
 
     At each time of `cron` the requests of the last `window`, the newest `max_rows` of them, are held against the
     training data, if there are `min_rows`. The thresholds are such that chance alone raises `false_alarms_per_year`.
+
+    At each time of `outcomes_cron` the predictions of `outcomes_window` that are older than `maturity`, so that their
+    outcome at the source is final, are held against what was promised at promotion, if `min_outcomes` are known. Worse
+    by `tolerance`, in the metric's own unit, is as good; None is 0.02 for a score, 5 % of the promise for an error.
     """
 
     cron: str = "0 6 * * *"
@@ -112,6 +118,11 @@ class MonitoringPolicy:
     max_rows: int = 10_000
     min_rows: int = 50
     false_alarms_per_year: float = 1.0
+    outcomes_cron: str = "30 6 * * *"
+    outcomes_window: timedelta = timedelta(days=28)
+    maturity: timedelta = timedelta(days=7)
+    min_outcomes: int = 100
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +197,7 @@ class ModelSpec:
             self._refuse("quality.max_source_age", "give a minute or more")
         self._check_retrain(self.retrain)
         self._check_monitoring(self.monitoring)
+        self._check_outcomes(self.monitoring)
         for where, cron in self._crons().items():
             if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
                 self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")
@@ -208,8 +220,19 @@ class ModelSpec:
         if not 2 <= policy.min_rows <= policy.max_rows:  # noqa: PLR2004 - two rows are the fewest that can be compared
             self._refuse("monitoring.min_rows", "give at least 2, and no more than max_rows")
 
+    def _check_outcomes(self, policy: MonitoringPolicy) -> None:
+        if policy.outcomes_window <= timedelta(0):
+            self._refuse("monitoring.outcomes_window", "give how far back outcomes count, such as timedelta(days=28)")
+        if policy.maturity < timedelta(0):
+            self._refuse("monitoring.maturity", "give how long it takes until an outcome is final, 0 or more")
+        if policy.min_outcomes < 1:
+            self._refuse("monitoring.min_outcomes", "give 1 or more")
+        if policy.tolerance is not None and policy.tolerance < 0:
+            self._refuse("monitoring.tolerance", "give 0 or more, in the metric's own unit, or None for the default")
+
     def _crons(self) -> dict[str, str]:
         crons = {"retrain.cron": self.retrain.cron, "monitoring.cron": self.monitoring.cron}
+        crons["monitoring.outcomes_cron"] = self.monitoring.outcomes_cron
         return crons | ({"scoring.cron": self.scoring.cron} if self.scoring else {})
 
     def _refuse(self, where: str, remedy: str) -> None:
@@ -220,3 +243,9 @@ class ModelSpec:
     def direction(self) -> Direction:
         """Which way the promotion metric improves."""
         return METRICS[self.task][self.promotion.metric]
+
+    def tolerance(self, given: float | None, champion: float) -> float:
+        """How much worse than the champion's value of the promotion metric still counts as as good."""
+        if given is not None:
+            return given
+        return SCORE_TOLERANCE if self.direction is Direction.UP else ERROR_TOLERANCE * abs(champion)

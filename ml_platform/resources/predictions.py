@@ -24,6 +24,19 @@ TRAFFIC = """
 select floor(extract(epoch from %(until)s - at) / %(seconds)s)::int as ago, count(*) from predictions
 where model = %(model)s and at > %(since)s and at <= %(until)s group by 1
 """
+ANSWERED = """
+select key, output::text from predictions
+where model = %s and version = %s and at > %s and at <= %s
+order by at desc limit %s
+"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How many rows were answered, and the newest answer to each key that a client named."""
+
+    rows: int
+    by_key: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,12 @@ class PredictionStore(dg.ConfigurableResource[None]):
             inputs=pl.from_dicts(inputs, infer_schema_length=None, strict=False),
             answers=as_logged([msgspec.json.decode(row[1]) for row in found]),
         )
+
+    def answered(self, model: str, version: str, since: datetime, until: datetime, limit: int) -> Answered:
+        """The newest answers of a version, at most `limit`."""
+        found = self._asked(ANSWERED, (model, version, since, until, limit))
+        newest = {key: output for key, output in reversed(found) if key is not None}
+        return Answered(rows=len(found), by_key={key: msgspec.json.decode(output) for key, output in newest.items()})
 
     def traffic(self, model: str, until: datetime, window: timedelta, windows: int) -> list[int]:
         """The rows that any version served in each of so many windows before `until`, newest first."""
