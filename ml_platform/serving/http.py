@@ -38,8 +38,7 @@ class Refusal(Exception):  # noqa: N818 - it is the client's error, not ours
         self.body = {"error": error, **more}
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """An answer: bytes of JSON, unless its headers say otherwise."""
 
     body: bytes
