@@ -228,13 +228,19 @@ class Lane:
                     colour=self.colour,
                     latency_us=int((now - question.began) * 1e6),
                     keys=question.keys,
-                    rows=[loggable(bytes(row), self._discretion) for row in question.rows],
+                    rows=self._loggable(question.rows),
                     answers=answer.as_json,
                 )
                 for question, answer in answered
             ]
         )
         DROPPED.inc(self._journal.dropped_rows - dropped)
+
+    def _loggable(self, rows: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
+        as_bytes = list(map(bytes, rows))
+        if self._discretion is None:
+            return as_bytes
+        return [loggable(row, self._discretion) for row in as_bytes]
 
 
 def _taken(waiting: list[_Waiting], most: int) -> Sequence[_Waiting]:
