@@ -68,12 +68,17 @@ class _Flow(FlowControl):
 
 
 class _Corked:
-    """A transport that sends the head of an answer together with its body, which is written right after it."""
+    """A transport that sends the head of an answer together with its body, which is written right after it.
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    Closing it waits for the client to take what was written, as closing any does, but not for ever.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience: float) -> None:
         self._transport = transport
         self._loop = loop
+        self._patience = patience
         self._head = b""
+        self._closing: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -89,6 +94,12 @@ class _Corked:
     def close(self) -> None:
         self.flush()
         self._transport.close()
+        if self._closing is None:
+            self._closing = self._loop.call_later(self._patience, self._transport.abort)
+
+    def closed(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
 
     def flush(self) -> None:
         if self._head:
@@ -116,7 +127,8 @@ class PatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
-        super().connection_made(cast("asyncio.Transport", _Corked(transport, self.loop)))
+        corked = _Corked(transport, self.loop, STALLS * self.config.request_seconds)
+        super().connection_made(cast("asyncio.Transport", corked))
         self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) > self.config.most_connections:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again")
@@ -127,6 +139,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Nothing is to come."""
         self._clear_deadline()
         super().connection_lost(exc)
+        cast("_Corked", self.transport).closed()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all it wants to say still gets the answers to it."""
