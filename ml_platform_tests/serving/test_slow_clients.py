@@ -125,11 +125,17 @@ def test_who_leaves_a_small_rest_of_the_answer_is_hung_up_on_too() -> None:
         config.load()
         ours, deaf = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        hung_up = asyncio.Event()
+
+        class Watched(PatientProtocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                hung_up.set()
+
         with deaf:
-            protocol = PatientProtocol(config, ServerState(), {})
-            await asyncio.get_running_loop().create_connection(lambda: protocol, sock=ours)
+            made = Watched(config, ServerState(), {})
+            await asyncio.get_running_loop().create_connection(lambda: made, sock=ours)
             deaf.sendall(get("/"))
-            while protocol in protocol.connections:
-                await asyncio.sleep(0.02)
+            await hung_up.wait()
 
     asyncio.run(asyncio.wait_for(ask_and_never_read(), 20))
