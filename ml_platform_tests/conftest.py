@@ -11,6 +11,7 @@ END_TO_END, PLATFORM = "end_to_end", "platform"
 LONGEST_FIRST = (END_TO_END, PLATFORM)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a whole platform stay in one process, so that it starts once; the longest begin first."""
     for item in items:
@@ -22,7 +23,7 @@ def _group(item: pytest.Item) -> str:
     """What runs in one process, in order: the tests of one platform, otherwise those of one file."""
     if END_TO_END in item.path.parts:
         return END_TO_END
-    return PLATFORM if PLATFORM in getattr(item, "fixturenames", ()) else str(item.path)
+    return PLATFORM if PLATFORM in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")
