@@ -1,5 +1,6 @@
 """The command line: `ml-platform up` runs everything on this machine, the other commands talk to what runs."""
 
+import getpass
 import json
 import os
 import shlex
@@ -32,10 +33,11 @@ def clearly(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         from ml_platform.local.processes import PlatformError  # noqa: PLC0415 - `--help` needs none of it
+        from ml_platform.resources.unavailable import UnavailableError  # noqa: PLC0415 - as above
 
         try:
             return command(*args, **kwargs)
-        except (PlatformError, SettingsError) as error:
+        except (PlatformError, SettingsError, UnavailableError) as error:
             raise click.ClickException(str(error)) from None
 
     return run
@@ -90,19 +92,12 @@ def env() -> None:
 @clearly
 def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> None:
     """Take MODEL from its table to live traffic once more."""
-    from ml_platform.local.runs import AS_OF, FULL_SYNC  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.local.runs import AS_OF, BY, FULL_SYNC  # noqa: PLC0415 - `--help` needs none of it
 
-    tags = {AS_OF: f"{as_of:%Y-%m-%d}"} if as_of else {}
+    tags = {BY: getpass.getuser()} | ({AS_OF: f"{as_of:%Y-%m-%d}"} if as_of else {})
     if full_sync:
         tags[FULL_SYNC] = "yes"
-    page = _page()
-    run_id = page.submit_refresh(model, tags)
-    click.echo(f"{model}: queued, {_running().dagster_page}/runs/{run_id}")
-    if wait:
-        for event in page.follow(run_id):
-            click.echo(str(event))
-        if page.run(run_id).status != "SUCCESS":
-            sys.exit(1)
+    _start(model, tags, wait=wait)
 
 
 @main.command()
@@ -205,6 +200,114 @@ def score(model: str, table: str | None, into: str | None, key: str | None, *, a
     scoring.run(scoring.Wish(model=model, table=table, into=into, key=key, anew=anew), here, click.echo)
 
 
+BECAUSE = click.option("--because", required=True, metavar="TEXT", help="Why, for those who read the history later.")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with evidence and links.")
+@clearly
+def history(model: str, limit: int, *, as_json: bool) -> None:
+    """Show what was decided about MODEL, newest first: triggers, gates, promotions, rollbacks, and why."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    decisions.history(_running(), model, limit, click.echo, as_json=as_json)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--at", metavar="TIME", help="ISO 8601, such as 2026-03-01T12:00; without a zone, UTC [now].")
+@clearly
+def served(model: str, at: str | None) -> None:
+    """Show which version of MODEL answered at a time, and why."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    here = _running()
+    decisions.served(here, model, decisions.moment(here, at), click.echo)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--to", metavar="VERSION", help="The version to go back to [the one that answered before this].")
+@BECAUSE
+@clearly
+def rollback(model: str, to: str | None, because: str) -> None:
+    """Send traffic and champion alias of MODEL back to an earlier version, proven first; the one left is refused."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    decisions.rollback(_running(), model, to, because, click.echo)
+
+
+VERSION = click.option("--version", metavar="VERSION", help="Which version [the newest winner].")
+BY_WHOM = click.option("--by", default=getpass.getuser, metavar="WHO", help="Who decides this [you].")
+
+
+@main.command()
+@click.argument("model")
+@VERSION
+@BECAUSE
+@BY_WHOM
+@click.option("--wait/--no-wait", default=True, help="Tell what happens until it is live.", show_default=True)
+@clearly
+def approve(model: str, version: str | None, because: str, by: str, *, wait: bool) -> None:
+    """Release a winner of MODEL that waits for a person, and take it to live traffic; nothing is trained again."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.local.runs import BY, RELEASE_ROOMS, TRIGGER  # noqa: PLC0415 - as above
+
+    decisions.approve(_running(), model, version, because, by, click.echo)
+    _start(model, {BY: by, TRIGGER: "approval"}, RELEASE_ROOMS, wait=wait)
+
+
+@main.command()
+@click.argument("model")
+@VERSION
+@BECAUSE
+@BY_WHOM
+@clearly
+def refuse(model: str, version: str | None, because: str, by: str) -> None:
+    """Refuse a winner of MODEL for good: neither it nor the very same model is tried again."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    decisions.refuse(_running(), model, version, because, by, click.echo)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("version")
+@clearly
+def reproduce(model: str, version: str) -> None:
+    """Train VERSION of MODEL again from what was pinned; the exit code is 0 only if it answers as it did."""
+    from ml_platform.local import reproduce as reproducing  # noqa: PLC0415 - `--help` needs none of it
+
+    if not reproducing.run(_running(), model, version, click.echo):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("model")
+@BECAUSE
+@clearly
+def pause(model: str, because: str) -> None:
+    """Let no schedule and no sensor refresh MODEL until it is resumed; a refresh by hand still works."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.modeling.decisions import Outcome  # noqa: PLC0415 - as above
+
+    decisions.automation(_running(), model, Outcome.PAUSED, because, click.echo)
+
+
+@main.command()
+@click.argument("model")
+@BECAUSE
+@clearly
+def resume(model: str, because: str) -> None:
+    """Let schedules and sensors refresh MODEL again; closes the circuit that rejected challengers have opened, too."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.modeling.decisions import Outcome  # noqa: PLC0415 - as above
+
+    decisions.automation(_running(), model, Outcome.RESUMED, because, click.echo)
+
+
 @main.command()
 @click.argument("model")
 @click.argument("row", required=False)
@@ -220,6 +323,18 @@ def predict(model: str, row: str | None) -> None:
     if not answer.is_success:
         raise click.ClickException(str(answer.json()["error"]))
     click.echo(json.dumps(answer.json(), indent=2))
+
+
+def _start(model: str, tags: dict[str, str], rooms: tuple[str, ...] = (), *, wait: bool) -> None:
+    """Queue a refresh and, if wanted, tell what happens until it is over."""
+    page = _page()
+    run_id = page.submit_refresh(model, tags, rooms)
+    click.echo(f"{model}: queued, {_running().dagster_page}/runs/{run_id}")
+    if wait:
+        for event in page.follow(run_id):
+            click.echo(str(event))
+        if page.run(run_id).status != "SUCCESS":
+            sys.exit(1)
 
 
 def _ask_model_server(path: str, body: object = None) -> "httpx.Response":

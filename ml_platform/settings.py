@@ -31,6 +31,7 @@ class Settings:
     serving_port: int = 8080
     source_url: str = ""
     platform_url: str = ""
+    ledger_url: str = ""
     dagster_url: str = ""
     mlflow_url: str = ""
     mlflow_backend_url: str = ""
@@ -46,6 +47,7 @@ class Settings:
     models: str = ""
     automation: str = "on"
     executor: str = "in_process"
+    alert_urls: str = ""
     clock: str = ""
     dagster_page: str = ""
     dagster_files: str = ""
@@ -59,6 +61,11 @@ class Settings:
     def bundles(self) -> Path:
         """Root of the content-addressed bundles."""
         return self.state / "bundles"
+
+    @property
+    def pins(self) -> Path:
+        """Root of what models were trained from."""
+        return self.state / "pins"
 
     @property
     def journal(self) -> Path:

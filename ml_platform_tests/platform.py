@@ -21,6 +21,7 @@ from ml_platform.local.processes import free_port
 from ml_platform.local.supervisor import Supervisor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.models.catalogue import all_models
+from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.tracking import ExperimentTracking
 from ml_platform.settings import Settings
 
@@ -38,6 +39,11 @@ class Platform:
     def tracking(self) -> ExperimentTracking:
         """The door to its MLflow."""
         return ExperimentTracking(url=self.settings.mlflow_url)
+
+    @property
+    def ledger(self) -> DecisionLedger:
+        """The door to its decision ledger."""
+        return DecisionLedger(url=self.settings.ledger_url)
 
     def spec(self, model: str) -> ModelSpec:
         """A model of the catalogue as it is on disk now."""
@@ -110,6 +116,7 @@ def running(state: Path, models: Path | None = None) -> Iterator[Platform]:
     postgres.start()
     postgres.create_databases(DATABASES)
     here = services.complete(here, postgres.url("postgres"))
+    services.install_ledger(here)
     company.load(here.source_url, datetime.now(UTC))
     started = [services.model_server(here), services.tracking_server(here)]
     supervisor = Supervisor(state, services.environment(here), lambda _: None)

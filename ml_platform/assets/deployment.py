@@ -1,12 +1,18 @@
 """Room 8, deployment: the winner goes live blue-green, or nothing changes."""
 
+from dataclasses import replace
+from datetime import datetime
+
 import dagster as dg
 
 from ml_platform.assets.room import patiently, room
 from ml_platform.modeling import bundle
-from ml_platform.modeling.promotion import PromotionError, promote
+from ml_platform.modeling.decisions import Entry, Kind, Outcome
+from ml_platform.modeling.promotion import PromotionError, Release, promote
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.bundles import BundleStore
+from ml_platform.resources.clock import Clock
+from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.products import Deployment, Image
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.tracking import ExperimentTracking
@@ -29,6 +35,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         bundles: BundleStore,
         serving: LocalServing,
         tracking: ExperimentTracking,
+        ledger: DecisionLedger,
+        clock: Clock,
     ) -> dg.MaterializeResult[Deployment]:
         release = image.release
         folder = bundles.folder(release.digest)
@@ -39,12 +47,15 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             steps.append(step)
             context.log.info(step)
 
+        entry = _entry(context, release, clock.now())
         with patiently(context):
             try:
                 seen = promote(release, folder, golden, serving=serving, registry=tracking, say=say)
             except PromotionError as error:
                 tracking.refuse(spec.name, release.version, str(error))
+                ledger.record(replace(entry, outcome=Outcome.FAILED, reason=str(error)))
                 raise dg.Failure(str(error), allow_retries=False) from error
+            ledger.record_live(release, entry)
         if seen.live is None:
             msg = f"{spec.name} is live nowhere after its promotion; look at the model server's log"
             raise dg.Failure(msg)
@@ -61,3 +72,19 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return deployment
+
+
+def _entry(context: dg.AssetExecutionContext, release: Release, now: datetime) -> Entry:
+    """What the ledger says of a promotion."""
+    return Entry(
+        key=f"{release.model} version {release.version} by run {context.run.run_id}",
+        at=now,
+        model=release.model,
+        kind=Kind.PROMOTION,
+        outcome=Outcome.LIVE,
+        reason="golden rows answered as at training time, traffic switched, alias moved",
+        dagster_run=context.run.run_id,
+        mlflow_run=release.run_id,
+        version=release.version,
+        digest=release.digest,
+    )

@@ -5,12 +5,14 @@ from collections.abc import Callable
 import dagster as dg
 
 from ml_platform.assets import (
+    decisions,
     deployment,
     drift_report,
     evaluation,
     features,
     image,
     raw_data,
+    realised_performance,
     registered_model,
     scores,
     trained_model,
@@ -32,7 +34,8 @@ ROOMS = tuple(CORRIDOR)
 
 
 def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every asset of one model: the corridor, and beside it what was served, how it drifts, and scores if wanted."""
+    """Every asset of one model: the corridor, beside it what was served and decided, what came of it, and scores."""
     corridor = [build(spec) for build in CORRIDOR.values()]
     scored = [scores.build(spec, spec.scoring)] if spec.scoring else []
-    return [*corridor, drift_report.predictions(spec), drift_report.build(spec), *scored]
+    watched = [drift_report.build(spec), realised_performance.build(spec)]
+    return [*corridor, drift_report.predictions(spec), *watched, decisions.decisions(spec), *scored]

@@ -7,18 +7,23 @@ import dagster as dg
 import msgspec
 from mlflow.entities import Run, RunStatus
 
-from ml_platform.assets.room import patiently, room
-from ml_platform.modeling import pictures
+from ml_platform.assets.room import BY, SOMEBODY, TRIGGER, patiently, room
+from ml_platform.modeling import drawing, governor, source_code
 from ml_platform.modeling.candidate import Material, prepare, train
+from ml_platform.modeling.governor import Cause, Wish
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.modeling.splitting import Split
 from ml_platform.modeling.training import ModelCode
 from ml_platform.resources.bundles import BundleStore
+from ml_platform.resources.clock import Clock
 from ml_platform.resources.datasets import DatasetStore
+from ml_platform.resources.ledger import DecisionLedger
+from ml_platform.resources.pins import PinStore, pin_training
 from ml_platform.resources.products import Features, TrainedModel
 from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, REVISION, SPLIT, ExperimentTracking
 from ml_platform.resources.training_log import PLOTS, log_training
 
+SOURCE_CODE = "source_code"
 FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 
 
@@ -38,16 +43,22 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         features: Features,
         datasets: DatasetStore,
         bundles: BundleStore,
+        pins: PinStore,
         tracking: ExperimentTracking,
+        ledger: DecisionLedger,
+        clock: Clock,
     ) -> dg.MaterializeResult[TrainedModel]:
+        source, files = source_code.fingerprint(spec), source_code.files(spec)
         code = ModelCode.of(spec)
         with patiently(context):
+            if TRIGGER not in context.run.tags and not features.as_of:
+                _note_click(context, spec, ledger, clock)
             pending = None if features.as_of else tracking.pending(spec.name)
             if pending:
                 context.log.info(f"version {pending.version} won earlier and is not live yet: it goes first")
                 run = _claimed(context, tracking, spec, tracking.run(pending.run_id))
                 split = msgspec.json.decode(pending.tags[SPLIT], type=Split)
-                return _result(tracking, run, features, split, pending.version)
+                return _result(tracking, run, features, split, source, pending.version)
             table = datasets.read(features.table.name, features.table.version)
             inputs = datasets.read(features.validated.name, features.validated.version)
             material = prepare(code, table, inputs)
@@ -56,10 +67,19 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
                 context.log.info("the same rows, code and seed were trained before: nothing to train")
                 run = _claimed(context, tracking, spec, earlier)
             else:
-                run = _trained(context, tracking, code, material, bundles.path)
-        return _result(tracking, run, features, material.split)
+                recipe = pin_training(pins, spec, material, files)
+                run = _trained(context, tracking, code, material, bundles.path, recipe)
+        return _result(tracking, run, features, material.split, source)
 
     return trained_model
+
+
+def _note_click(context: dg.AssetExecutionContext, spec: ModelSpec, ledger: DecisionLedger, clock: Clock) -> None:
+    """What a person starts is never refused, but counts."""
+    actor = context.run.tags.get(BY, SOMEBODY)
+    wish = Wish(key=context.run.run_id, cause=Cause.PERSON, reason="a refresh by hand", actor=actor)
+    now = clock.now()
+    ledger.decide(spec.name, lambda history: governor.decide(spec.name, spec.retrain, history, wish, now))
 
 
 def _trained(
@@ -68,11 +88,12 @@ def _trained(
     code: ModelCode,
     material: Material,
     bundles: Path,
+    recipe: str,
 ) -> Run:
     """Train and log a new MLflow run."""
     with tracking.training_run(context, code.spec.name) as mlflow:
         candidate = train(code, material, bundles)
-        log_training(mlflow, code.spec, material, candidate, bundles)
+        log_training(mlflow, code.spec, material, candidate, bundles, recipe)
         run_id = mlflow.active_run().info.run_id
     return tracking.run(run_id)
 
@@ -86,7 +107,7 @@ def _claimed(context: dg.AssetExecutionContext, tracking: ExperimentTracking, sp
 
 
 def _result(
-    tracking: ExperimentTracking, run: Run, features: Features, split: Split, pending: str | None = None
+    tracking: ExperimentTracking, run: Run, features: Features, split: Split, source: str, pending: str | None = None
 ) -> dg.MaterializeResult[TrainedModel]:
     tags = run.data.tags
     product = TrainedModel(
@@ -99,7 +120,7 @@ def _result(
     )
     with tempfile.TemporaryDirectory() as folder:
         plots = tracking.download(run.info.run_id, PLOTS, Path(folder))
-        drawn = pictures.files_as_markdown(sorted(plots.glob("*.png")))
+        drawn = drawing.files_as_markdown(sorted(plots.glob("*.png")))
     return dg.MaterializeResult(
         value=product,
         metadata={
@@ -110,6 +131,8 @@ def _result(
             "engine": tags[ENGINE],
             "data_version": tags[DATA_VERSION],
             "code_revision": tags[REVISION],
+            # A past week says nothing about what has been learnt from the newest rows.
+            **({} if features.as_of else {SOURCE_CODE: source}),
         },
         data_version=dg.DataVersion(tags[DIGEST]),
     )

@@ -1,4 +1,4 @@
-"""Jobs: one to refresh, one to sync in full, one to look for drift, one to score tables; shared by all models."""
+"""Jobs: to refresh, to sync in full, to look for drift and at outcomes, to score tables; shared by all models."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,17 @@ from ml_platform.assets.lifecycle import ROOMS
 from ml_platform.assets.room import FULL_SYNC
 from ml_platform.modeling.spec import ModelSpec
 
-REFRESH, SYNC, DRIFT, SCORE = "refresh", "full_sync", "drift", "score"
+REFRESH, SYNC, DRIFT, PERFORMANCE, SCORE = "refresh", "full_sync", "drift", "performance", "score"
 
 
 def refresh_keys(spec: ModelSpec) -> list[dg.AssetKey]:
     """The corridor of a model."""
     return [dg.AssetKey([spec.name, name]) for name in ROOMS]
+
+
+def release_keys(spec: ModelSpec) -> list[dg.AssetKey]:
+    """The rooms that take a registered winner to live traffic; no data is pulled, and nothing is trained."""
+    return [dg.AssetKey([spec.name, name]) for name in ROOMS[ROOMS.index("trained_model") :]]
 
 
 def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
@@ -34,6 +39,9 @@ def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
             tags={FULL_SYNC: "yes"},
         ),
         dg.define_asset_job(DRIFT, each("drift_report"), description="Compare served requests with the training data"),
+        dg.define_asset_job(
+            PERFORMANCE, each("realised_performance"), description="Compare predictions with what came of them"
+        ),
     ]
     scores = [dg.AssetKey([spec.name, "scores"]) for spec in models if spec.scoring]
     if scores:

@@ -1,48 +1,52 @@
-"""Sensors: new rows and drift start a refresh; MLflow runs get the ending of their Dagster runs."""
-
-from collections.abc import Mapping
-from datetime import UTC, datetime
+"""Sensors: new rows, drift and degraded outcomes start a refresh; MLflow runs get the ending of their Dagster runs."""
 
 import dagster as dg
 
 from ml_platform.assets.drift_report import DRIFTED
 from ml_platform.assets.raw_data import CURSOR, WATERMARK
-from ml_platform.automation.jobs import REFRESH, refresh_keys
+from ml_platform.assets.realised_performance import DEGRADED
+from ml_platform.assets.room import key
+from ml_platform.automation.governing import fingerprints, govern, is_under_way, metadata_of, moment, newest_pull
+from ml_platform.automation.jobs import REFRESH
 from ml_platform.automation.ticks import ThriftySensor
+from ml_platform.modeling.governor import Cause, Wish
 from ml_platform.modeling.ingestion import Cursor
 from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.clock import Clock
+from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.source import SourceDatabase
 from ml_platform.resources.tracking import ExperimentTracking
 from ml_platform.resources.unavailable import UnavailableError
 
-TRIGGER = "ml_platform/trigger"
 LOOK_EVERY_S = 30
-LOOK_BACK = 20
 SETTLE_EVERY_S = 10
 
 
 def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Starts a refresh when enough rows are new or changed since the last pull."""
-    raw_data = dg.AssetKey([spec.name, "raw_data"])
+    """Wishes for a refresh when enough rows are new or changed since the last pull."""
 
-    def new_data(context: dg.SensorEvaluationContext, source: SourceDatabase) -> dg.RunRequest | dg.SkipReason:
-        pulls = context.instance.fetch_materializations(raw_data, limit=LOOK_BACK).records
-        pulled = next((record for record in pulls if CURSOR in _metadata(record)), None)
+    def new_data(
+        context: dg.SensorEvaluationContext, source: SourceDatabase, ledger: DecisionLedger, clock: Clock
+    ) -> dg.RunRequest | dg.SkipReason:
+        pulled = newest_pull(context.instance, spec)
         if pulled is None:
             return dg.SkipReason("never pulled; the first refresh is a person's or the schedule's")
-        metadata = _metadata(pulled)
-        since, after = Cursor.loads(str(metadata[CURSOR].value)), _moment(metadata.get(WATERMARK))
+        metadata = metadata_of(pulled)
+        since, after = Cursor.loads(str(metadata[CURSOR].value)), moment(metadata.get(WATERMARK))
         try:
             rows = source.count_changed(spec.source, since, after, spec.retrain.new_rows)
+            if rows < spec.retrain.new_rows:
+                return dg.SkipReason(f"{rows} of {spec.retrain.new_rows} rows are new or changed")
+            said = f"new data: {rows} rows or more"
+            wish = Wish(
+                key=f"after pull {pulled.storage_id}",
+                cause=Cause.NEW_DATA,
+                reason=said,
+                under_way=is_under_way(context.instance, spec),
+            )
+            return govern(spec, wish, said, ledger, clock)
         except UnavailableError as error:
             return dg.SkipReason(str(error))
-        if rows < spec.retrain.new_rows:
-            return dg.SkipReason(f"{rows} of {spec.retrain.new_rows} rows are new or changed")
-        return dg.RunRequest(
-            run_key=f"{spec.name} after pull {pulled.storage_id}",
-            asset_selection=refresh_keys(spec),
-            tags={TRIGGER: f"new data: {rows} rows or more"},
-        )
 
     return ThriftySensor(
         name=f"{spec.name}_new_data",
@@ -55,28 +59,50 @@ def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.Senso
 
 
 def drift_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Starts a refresh when the newest drift report says that the requests drifted."""
-    report = dg.AssetKey([spec.name, "drift_report"])
+    """Wishes for a refresh when the newest drift report says that the requests drifted."""
+    return _report_sensor(spec, "drift_report", DRIFTED, Cause.DRIFT, status)
 
-    def drifted(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        reports = context.instance.fetch_materializations(report, limit=1).records
+
+def degraded_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Wishes for a refresh when the newest outcomes say that the champion is worse than promised."""
+    return _report_sensor(spec, "realised_performance", DEGRADED, Cause.DEGRADED, status)
+
+
+def _report_sensor(
+    spec: ModelSpec, room: str, alarm: str, cause: Cause, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    """Wishes for a refresh when the newest materialization of a room says yes to `alarm` in its metadata."""
+    said = room.replace("_", " ")
+
+    def look(
+        context: dg.SensorEvaluationContext, source: SourceDatabase, ledger: DecisionLedger, clock: Clock
+    ) -> dg.RunRequest | dg.SkipReason:
+        reports = context.instance.fetch_materializations(key(spec, room), limit=1).records
         if not reports:
-            return dg.SkipReason("no drift report yet")
-        if not _metadata(reports[0])[DRIFTED].value:
-            return dg.SkipReason("the newest drift report shows no drift")
-        return dg.RunRequest(
-            run_key=f"{spec.name} drift report {reports[0].storage_id}",
-            asset_selection=refresh_keys(spec),
-            tags={TRIGGER: "drift"},
+            return dg.SkipReason(f"no {said} yet")
+        if not metadata_of(reports[0])[alarm].value:
+            return dg.SkipReason(f"the newest {said} is not {alarm}")
+        data, trained = fingerprints(context.instance, spec, source)
+        wish = Wish(
+            key=f"report {reports[0].storage_id}",
+            cause=cause,
+            reason=f"the newest {said} is {alarm}",
+            data=data,
+            trained=trained,
+            under_way=is_under_way(context.instance, spec),
         )
+        try:
+            return govern(spec, wish, cause.value, ledger, clock)
+        except UnavailableError as error:
+            return dg.SkipReason(str(error))
 
     return ThriftySensor(
-        name=f"{spec.name}_drift",
-        evaluation_fn=drifted,
+        name=f"{spec.name}_{cause}",
+        evaluation_fn=look,
         job_name=REFRESH,
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=status,
-        description=f"Refreshes {spec.name} when its served requests drifted from its training data",
+        description=f"Refreshes {spec.name} when its newest {said} is {alarm}",
     )
 
 
@@ -97,12 +123,3 @@ def mlflow_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         default_status=status,
         description="Gives every open MLflow run the ending of its Dagster run: finished, failed or killed",
     )
-
-
-def _metadata(record: dg.EventLogRecord) -> Mapping[str, dg.MetadataValue]:
-    """What a materialization says about itself."""
-    return record.asset_materialization.metadata if record.asset_materialization else {}
-
-
-def _moment(watermark: object) -> datetime | None:
-    return datetime.fromtimestamp(watermark.value, UTC) if isinstance(watermark, dg.TimestampMetadataValue) else None

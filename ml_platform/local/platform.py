@@ -22,7 +22,7 @@ import psutil
 from ml_platform.local import services, state
 from ml_platform.local.postgres import EmbeddedPostgres, create_databases
 from ml_platform.local.processes import PlatformError
-from ml_platform.local.runs import DagsterPage
+from ml_platform.local.runs import TRIGGER, DagsterPage
 from ml_platform.local.services import DATABASES, HOST, Service
 from ml_platform.local.supervisor import Supervisor
 from ml_platform.local.watching import Watch
@@ -96,6 +96,7 @@ class Platform:
             EmbeddedPostgres(self.asked.state, self.asked.postgres_port).stop_leftover()
         self._refuse_busy_ports()
         self._here = services.complete(self.asked, self._start_postgres())
+        services.install_ledger(self._here)
         self._supervisor.environment = services.environment(self._here)
         self._start_services()
         page = DagsterPage(self._here.dagster_page)
@@ -166,7 +167,8 @@ class Platform:
             return
         self.say(f"Not live yet: {', '.join(missing)}. Taking them from the table to live traffic.")
         refreshing = self._watch.already_refreshing()
-        runs = [refreshing.get(model) or self._watch.page.submit_refresh(model, {}) for model in missing]
+        why = {TRIGGER: "not live yet"}
+        runs = [refreshing.get(model) or self._watch.page.submit_refresh(model, why) for model in missing]
         while not self._watch.are_over(runs):
             self._live()
 

@@ -17,6 +17,7 @@ from ml_platform.settings import PROJECT, Settings
 
 HOST = "127.0.0.1"
 DATABASES = ("company", "platform", "dagster", "mlflow")
+LEDGER_ROLE = "ml_platform_ledger"
 WORKSPACE = """load_from:
   - grpc_server:
       socket: {socket}
@@ -103,20 +104,45 @@ def dagster_daemon(workspace: Path) -> Service:
 
 def complete(here: Settings, server_url: str) -> Settings:
     """The settings with everything filled in that was left to the platform."""
+    platform_url, secrets_of = database_url(server_url, "platform"), here.state / "secrets"
     made = {
         "source_url": database_url(server_url, "company"),
-        "platform_url": database_url(server_url, "platform"),
+        "platform_url": platform_url,
+        "ledger_url": _as_user(
+            here.platform_url or platform_url, LEDGER_ROLE, here.state / "secrets" / "ledger_password"
+        ),
         # Dagster speaks to PostgreSQL through SQLAlchemy, in the words of psycopg2: its NOTIFY fails with psycopg 3.
         "dagster_url": database_url(server_url, "dagster").replace("postgresql://", "postgresql+psycopg2://", 1),
         "mlflow_backend_url": database_url(server_url, "mlflow"),
         "mlflow_url": f"http://{HOST}:{here.mlflow_port}",
         "serving_url": f"http://{HOST}:{here.serving_port}",
-        "serving_token": _secret(here.state / "secrets" / "serving_token"),
-        "hash_key": _secret(here.state / "secrets" / "hash_key"),
+        "serving_token": _secret(secrets_of / "serving_token"),
+        "hash_key": _secret(secrets_of / "hash_key"),
         "dagster_page": f"http://{HOST}:{here.dagster_port}",
         "dagster_files": str(here.state / "dagster"),
     }
     return replace(here, **{name: value for name, value in made.items() if not getattr(here, name)})  # type: ignore[arg-type]
+
+
+def install_ledger(here: Settings) -> None:
+    """The platform's database has the decision ledger and the role that writes it.
+
+    Raises:
+        PlatformError: when the database does not allow it.
+    """
+    import psycopg  # noqa: PLC0415 - a third of a second that only this needs
+
+    from ml_platform.resources import ledger_table  # noqa: PLC0415 - as above
+
+    try:
+        ledger_table.install(here.platform_url, here.ledger_url)
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        msg = (
+            f"the decision ledger cannot be set up ({reason}): let the user of ML_PLATFORM_PLATFORM_URL create tables "
+            f"and roles, or create the role yourself and give its address as ML_PLATFORM_LEDGER_URL"
+        )
+        raise PlatformError(msg) from None
 
 
 def environment(here: Settings) -> dict[str, str]:
@@ -145,6 +171,13 @@ def write_workspace(here: Settings, door: Path) -> Path:
 def database_url(server_url: str, name: str) -> str:
     """The address of a database on the server."""
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+
+
+def _as_user(url: str, user: str, password: Path) -> str:
+    """The same database for another user, whose password is kept in a file."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:{_secret(password)}@{host}"))
 
 
 def _secret(path: Path) -> str:

@@ -24,6 +24,14 @@ class LocalServing(dg.ConfigurableResource[None]):
         """What is served of a model now."""
         return self._change("GET", f"/admin/models/{model}", None)
 
+    def live_versions(self) -> dict[str, str]:
+        """The version of each model that answers."""
+        response = self._send("GET", "/models", None)
+        if response.status_code != httpx.codes.OK:
+            msg = f"/models: the model server answered {response.status_code}: {_error(response)}"
+            raise UnavailableError(msg)
+        return {model["name"]: str(model["version"]) for model in response.json()["models"]}
+
     def load(self, release: Release, bundle: Path, colour: Colour, revision: int) -> Serving:
         """Load a release into the idle colour.
 

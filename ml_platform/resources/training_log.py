@@ -7,17 +7,19 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from ml_platform.modeling import pictures
+from ml_platform.modeling import drawing, pictures
+from ml_platform.modeling.answers import as_table
 from ml_platform.modeling.candidate import Candidate, Material
 from ml_platform.modeling.conversion import Converted
+from ml_platform.modeling.drift.profile import EVENT_TIME, thinned
 from ml_platform.modeling.scoring import score
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.logged_model import log_bundle
 from ml_platform.resources.revision import code_revision
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, REVISION, SPLIT
+from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, RECIPE, REVISION, SPLIT
 
-PLOTS, REFERENCE, PIPELINE = "plots", "reference.parquet", "pipeline.skops"
-REFERENCE_ROWS = 10_000
+PLOTS, PIPELINE = "plots", "pipeline.skops"
+REFERENCE, ANSWERS = "reference.parquet", "reference_answers.parquet"
 LONGEST_PARAMETER = 500
 
 
@@ -27,8 +29,18 @@ def log_training(
     material: Material,
     candidate: Candidate,
     bundles: Path,
+    recipe: str,
 ) -> None:
-    """Log params, metrics, plots, reference rows, bundle and model to the open run; a last tag says it is complete."""
+    """Log params, metrics, plots, reference rows, bundle and model to the open run; a last tag says it is complete.
+
+    Args:
+        mlflow: where to.
+        spec: the model.
+        material: its rows.
+        candidate: what became of them.
+        bundles: the folder that its bundle is in.
+        recipe: the hash of what it was trained from.
+    """
     packed = candidate.packed
     predictor = packed.predictor
     folder = bundles / predictor.digest
@@ -52,6 +64,7 @@ def log_training(
         REVISION: code_revision(),
         SPLIT: msgspec.json.encode(material.split).decode(),
         DIGEST: predictor.digest,
+        RECIPE: recipe,
         ENGINE: _served_by(packed.converted),
     }
     mlflow.set_tags(tags)
@@ -90,11 +103,24 @@ def _draw(spec: ModelSpec, candidate: Candidate, folder: Path) -> None:
     figures = pictures.of_predictions(candidate.actual, packed.predicted)
     figures["permutation_importance"] = pictures.of_importances(importances)
     for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(pictures.as_png(figure))
+        (folder / f"{name}.png").write_bytes(drawing.as_png(figure))
     (folder.parent / "permutation_importance.json").write_bytes(msgspec.json.encode(importances))
 
 
 def _keep_reference(spec: ModelSpec, material: Material, candidate: Candidate, folder: Path) -> None:
-    """The rows trained on, as requests would have them, for the drift report to compare with."""
-    rows = material.inputs.filter(pl.Series(material.train)).select(f.name for f in candidate.packed.predictor.fields)
-    rows.sample(min(len(rows), REFERENCE_ROWS), seed=spec.seed).write_parquet(folder / REFERENCE)
+    """The rows trained on, as requests would have them, and the answers to held-out rows, for the drift report.
+
+    Answers to the rows trained on would be surer than any to come.
+    """
+    inputs = [pl.col(f.name) for f in candidate.packed.predictor.fields]
+    time = [pl.col(spec.source.event_time).alias(EVENT_TIME)] if spec.source.event_time else []
+    rows = material.inputs.filter(pl.Series(material.train)).select(inputs + time)
+    answered = material.inputs.filter(pl.Series(material.judged)).select(time)
+    answers = as_table(candidate.packed.predicted).drop("probabilities", strict=False)
+    for name, frame in ((REFERENCE, rows), (ANSWERS, answers.hstack(answered))):
+        ordered = (
+            frame.sort(EVENT_TIME, maintain_order=True)
+            if time
+            else frame.sample(fraction=1, shuffle=True, seed=spec.seed)
+        )
+        thinned(ordered).write_parquet(folder / name)

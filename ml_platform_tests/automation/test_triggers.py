@@ -1,15 +1,17 @@
 """What starts a refresh, asked directly: each trigger says what it wants, or why it wants nothing."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from ml_platform.assets.lifecycle import ROOMS
 from ml_platform.automation.sensors import drift_sensor, new_data_sensor
 from ml_platform.definitions import definitions_for, resources_for
 from ml_platform.local import company
+from ml_platform.modeling.decisions import Entry, Kind, Outcome
 from ml_platform_tests.platform import Platform
 
 MODEL = "loan_approval"
@@ -39,6 +41,7 @@ def test_new_rows_are_counted_up_to_the_threshold_of_the_spec(pulled: Platform) 
     few = _ask(pulled, sensor)
     company.arrive(pulled.settings.source_url, MODEL, 1, datetime.now(UTC))
     enough, again = _ask(pulled, sensor), _ask(pulled, sensor)
+    decided = pulled.ledger.history(MODEL)[0]
 
     assert isinstance(few, dg.SkipReason)
     assert few.skip_message == "2 of 3 rows are new or changed"
@@ -46,7 +49,12 @@ def test_new_rows_are_counted_up_to_the_threshold_of_the_spec(pulled: Platform) 
     assert isinstance(again, dg.RunRequest)
     assert [key.path for key in enough.asset_selection or ()] == [[MODEL, room] for room in ROOMS]
     assert enough.tags["ml_platform/trigger"].startswith("new data")
-    assert enough.run_key == again.run_key
+    assert enough.run_key == again.run_key == decided.key
+    assert (decided.kind, decided.outcome, decided.reason) == (
+        Kind.TRIGGER,
+        Outcome.STARTED,
+        "new data: 3 rows or more",
+    )
 
 
 def test_a_model_that_was_never_pulled_waits_for_its_first_refresh(platform: Platform) -> None:
@@ -80,13 +88,46 @@ def test_automation_is_on_only_where_it_is_wanted(platform: Platform) -> None:
 
 def test_the_weekly_schedule_asks_for_the_whole_corridor(platform: Platform) -> None:
     """Sunday midnight, once per tick, and the run says why it exists."""
-    repository = definitions_for((platform.spec(MODEL),), platform.settings).get_repository_def()
-    weekly = repository.get_schedule_def(f"{MODEL}_weekly_refresh")
+    weekly = _weekly(platform)
     due = datetime(2026, 11, 29, tzinfo=UTC)
 
-    tick = weekly.evaluate_tick(dg.build_schedule_context(platform.instance, scheduled_execution_time=due))
+    tick = _tick(platform, weekly, due)
 
     (request,) = tick.run_requests or ()
     assert weekly.cron_schedule == "0 0 * * 0"
     assert [key.path for key in request.asset_selection or ()] == [[MODEL, room] for room in ROOMS]
-    assert (request.run_key, request.tags["ml_platform/trigger"]) == (due.isoformat(), "schedule weekly_refresh")
+    assert due.isoformat() in (request.run_key or "")
+    assert request.tags["ml_platform/trigger"] == "schedule weekly_refresh"
+
+
+def test_what_the_governor_refuses_starts_nothing_and_is_in_the_ledger(pulled: Platform) -> None:
+    """A paused model: the tick says who paused it and why."""
+    paused = Entry(
+        key="pause", at=datetime.now(UTC), model=MODEL, kind=Kind.AUTOMATION, outcome=Outcome.PAUSED, reason="audit",
+        actor="ada",
+    )  # fmt: skip
+    weekly = _weekly(pulled)
+    pulled.ledger.record(paused)
+    try:
+        tick = _tick(pulled, weekly, datetime(2026, 12, 6, tzinfo=UTC))
+    finally:
+        pulled.ledger.record(replace(paused, key="resume", outcome=Outcome.RESUMED))
+
+    assert not tick.run_requests
+    assert tick.skip_message == "refused: the weekly refresh is due; but ada paused the model: audit"
+    refused = next(e for e in pulled.ledger.history(MODEL) if e.outcome is Outcome.REFUSED)
+    assert refused.reason in tick.skip_message
+
+
+def _weekly(platform: Platform) -> dg.ScheduleDefinition:
+    """The schedule of a model that needs no rest between refreshes."""
+    spec = platform.spec(MODEL)
+    restless = replace(spec, retrain=replace(spec.retrain, cooldown=timedelta(0), weekly_budget=1000))
+    repository = definitions_for((restless,), platform.settings).get_repository_def()
+    return repository.get_schedule_def(f"{MODEL}_weekly_refresh")
+
+
+def _tick(platform: Platform, schedule: dg.ScheduleDefinition, due: datetime) -> ScheduleExecutionData:
+    doors = resources_for(platform.settings)
+    with dg.build_schedule_context(platform.instance, resources=doors, scheduled_execution_time=due) as context:
+        return schedule.evaluate_tick(context)

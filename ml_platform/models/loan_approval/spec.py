@@ -1,5 +1,7 @@
 """loan_approval: will this mortgage application be approved?"""
 
+from datetime import timedelta
+
 from ml_platform.modeling.spec import ModelSpec, PostgresTable, PromotionPolicy, RetrainPolicy, Task
 
 MODEL = ModelSpec(
@@ -11,5 +13,6 @@ MODEL = ModelSpec(
     task=Task.BINARY,
     slices=("male", "black", "hispan", "married"),
     promotion=PromotionPolicy(metric="roc_auc", floor=0.65),
-    retrain=RetrainPolicy(new_rows=100),
+    # Days and hours would be usual; minutes let the demo company show what it does.
+    retrain=RetrainPolicy(new_rows=100, cooldown=timedelta(minutes=1), weekly_budget=50),
 )

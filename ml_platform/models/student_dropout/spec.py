@@ -1,5 +1,7 @@
 """student_dropout: who is likely to leave school without a diploma?"""
 
+from datetime import timedelta
+
 from ml_platform.modeling.spec import ModelSpec, PostgresTable, PromotionPolicy, RetrainPolicy, Task
 
 MODEL = ModelSpec(
@@ -11,5 +13,6 @@ MODEL = ModelSpec(
     task=Task.BINARY,
     slices=("female", "asian", "hispan", "black"),
     promotion=PromotionPolicy(metric="roc_auc", floor=0.6),
-    retrain=RetrainPolicy(new_rows=300),
+    # Days and hours would be usual; minutes let the demo company show what it does.
+    retrain=RetrainPolicy(new_rows=300, cooldown=timedelta(minutes=1), weekly_budget=50),
 )
