@@ -90,7 +90,7 @@ def _entry(
     """The decision as the ledger keeps it."""
     gain = decision.gain
     return Entry(
-        key=f"{spec.name} gate of {trained.run_id} in {context.run_id}",
+        key=f"{spec.name} gate of {trained.run_id} in {context.run.run_id}",
         at=clock.now(),
         model=spec.name,
         kind=Kind.GATE,
@@ -104,7 +104,7 @@ def _entry(
             "gain": gain and {"estimate": gain.estimate, "low": gain.low, "high": gain.high},
             "guardrails": {rail.name: {"holds": rail.holds, "said": rail.said} for rail in decision.guardrails},
         },
-        dagster_run=context.run_id,
+        dagster_run=context.run.run_id,
         mlflow_run=trained.run_id,
         digest=trained.digest,
     )
