@@ -47,6 +47,7 @@ class Settings:
     models: str = ""
     automation: str = "on"
     executor: str = "in_process"
+    alert_urls: str = ""
     clock: str = ""
     dagster_page: str = ""
     dagster_files: str = ""

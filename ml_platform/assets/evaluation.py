@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from ml_platform.assets.room import as_table, patiently, room
-from ml_platform.modeling import pictures
+from ml_platform.modeling import drawing, pictures
 from ml_platform.modeling.decisions import Entry, Kind, Outcome
 from ml_platform.modeling.gate import Decision
 from ml_platform.modeling.scoring import score, score_slices
@@ -147,7 +147,7 @@ def _gain(spec: ModelSpec, decision: Decision) -> dict[str, Any]:
         "gain": dg.MetadataValue.float(gain.estimate),
         "gain_low": dg.MetadataValue.float(gain.low),
         "gain_high": dg.MetadataValue.float(gain.high),
-        "picture": dg.MetadataValue.md(pictures.as_markdown("gain", pictures.of_gain(gain, marks))),
+        "picture": dg.MetadataValue.md(drawing.as_markdown("gain", pictures.of_gain(gain, marks))),
     }
 
 

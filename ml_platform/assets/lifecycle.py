@@ -5,6 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from ml_platform.assets import (
+    decisions,
     deployment,
     drift_report,
     evaluation,
@@ -32,7 +33,8 @@ ROOMS = tuple(CORRIDOR)
 
 
 def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every asset of one model: the corridor, and beside it what was served, how it drifts, and scores if wanted."""
+    """Every asset of one model: the corridor, beside it what was served and decided, drift, and scores if wanted."""
     corridor = [build(spec) for build in CORRIDOR.values()]
     scored = [scores.build(spec, spec.scoring)] if spec.scoring else []
-    return [*corridor, drift_report.predictions(spec), drift_report.build(spec), *scored]
+    beside = (drift_report.predictions(spec), drift_report.build(spec), decisions.decisions(spec))
+    return [*corridor, *beside, *scored]

@@ -8,7 +8,7 @@ import msgspec
 from mlflow.entities import Run, RunStatus
 
 from ml_platform.assets.room import BY, SOMEBODY, TRIGGER, patiently, room
-from ml_platform.modeling import governor, pictures, source_code
+from ml_platform.modeling import drawing, governor, source_code
 from ml_platform.modeling.candidate import Material, prepare, train
 from ml_platform.modeling.governor import Cause, Wish
 from ml_platform.modeling.spec import ModelSpec
@@ -120,7 +120,7 @@ def _result(
     )
     with tempfile.TemporaryDirectory() as folder:
         plots = tracking.download(run.info.run_id, PLOTS, Path(folder))
-        drawn = pictures.files_as_markdown(sorted(plots.glob("*.png")))
+        drawn = drawing.files_as_markdown(sorted(plots.glob("*.png")))
     return dg.MaterializeResult(
         value=product,
         metadata={

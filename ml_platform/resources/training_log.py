@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from ml_platform.modeling import pictures
+from ml_platform.modeling import drawing, pictures
 from ml_platform.modeling.candidate import Candidate, Material
 from ml_platform.modeling.conversion import Converted
 from ml_platform.modeling.scoring import score
@@ -101,7 +101,7 @@ def _draw(spec: ModelSpec, candidate: Candidate, folder: Path) -> None:
     figures = pictures.of_predictions(candidate.actual, packed.predicted)
     figures["permutation_importance"] = pictures.of_importances(importances)
     for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(pictures.as_png(figure))
+        (folder / f"{name}.png").write_bytes(drawing.as_png(figure))
     (folder.parent / "permutation_importance.json").write_bytes(msgspec.json.encode(importances))
 
 
