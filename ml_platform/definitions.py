@@ -10,7 +10,7 @@ from ml_platform.automation.clicks import clicks
 from ml_platform.automation.jobs import all_jobs
 from ml_platform.automation.reconcile import reconcile_sensor
 from ml_platform.automation.schedules import schedules_of
-from ml_platform.automation.sensors import drift_sensor, mlflow_sensor, new_data_sensor
+from ml_platform.automation.sensors import degraded_sensor, drift_sensor, mlflow_sensor, new_data_sensor
 from ml_platform.automation.timeline import timeline_sensor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.models.catalogue import all_models
@@ -56,6 +56,7 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
     sensors = [new_data_sensor(spec, sensor_status) for spec in models]
     sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
+    sensors += [degraded_sensor(spec, sensor_status) for spec in models if spec.retrain.on_degraded]
     shared = [mlflow_sensor(sensor_status), failures_sensor(models, sensor_status), alerts_sensor(here, sensor_status)]
     jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [*all_jobs(models), *clicks(models)]
     shared += [reconcile_sensor(models, jobs, sensor_status), timeline_sensor(models, sensor_status)]

@@ -18,6 +18,8 @@ from ml_platform.assets import room as rooms
 from ml_platform.automation.jobs import DRIFT, SYNC
 from ml_platform.local import company
 from ml_platform.modeling import bundle, gate
+from ml_platform.modeling.decisions import Kind, Outcome
+from ml_platform.modeling.drift.decision import State
 from ml_platform.modeling.spec import QualityPolicy
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.serving import LocalServing
@@ -305,10 +307,11 @@ def test_a_door_that_does_not_answer_is_tried_again_and_a_wrong_answer_is_not(
 
 
 def test_no_traffic_is_a_state_and_drift_is_found_in_the_served_requests(refreshed: Platform) -> None:
-    """The report opens from its link; its numbers are on the materialization."""
+    """The report opens from its link; what was decided, on which rows and how, is on it and in the ledger."""
     spec = refreshed.spec(LOANS)
-    assert refreshed.refresh(LOANS, ["drift_report"], job=DRIFT).success
-    assert refreshed.metadata(LOANS, "drift_report")["state"].startswith(("no traffic yet", "not enough traffic yet"))
+    assert _errors(refreshed.refresh(LOANS, ["drift_report"], job=DRIFT)) == []
+    assert refreshed.metadata(LOANS, "drift_report")["state"] in (State.NO_TRAFFIC, State.TOO_FEW_ROWS)
+    assert refreshed.ledger.history(LOANS)[0].outcome is Outcome.UNKNOWN
 
     row = refreshed.example(LOANS)
     rows = [row | {"loanamt": 5000 + i, "price": 9000.0 + i, "hrat": 90.0, "obrat": 95.0} for i in range(600)]
@@ -318,8 +321,17 @@ def test_no_traffic_is_a_state_and_drift_is_found_in_the_served_requests(refresh
 
     assert _errors(result) == []
     found = refreshed.metadata(LOANS, "drift_report")
-    assert (found["state"], found["drifted"]) == ("drifted", True)
+    assert (found["state"], found["drifted"]) == (State.DRIFTED, True)
     assert found["rows"] >= len(rows)
+    assert found["window_end"] - found["window_start"] == spec.monitoring.window.total_seconds()
+    assert found["basis"]["false_alarm_rate"] == pytest.approx(1 / 365)
+    alarms = [record.data["reason"] for record in found["alarms"].records]
+    assert any("loanamt" in reason for reason in alarms)
+    assert any("probability" in reason for reason in alarms)
+    decided = refreshed.ledger.history(LOANS)[0]
+    assert (decided.kind, decided.outcome, decided.reason) == (Kind.DRIFT, Outcome.DRIFTED, found["reason"])
+    run, artifact = found["report"].partition("/runs/")[2].split("/artifacts/")
+    assert found["reason"] in Path(refreshed.tracking.client.download_artifacts(run, artifact)).read_text()
 
 
 def _wait_for_the_log(platform: Platform, model: str, rows: int) -> None:

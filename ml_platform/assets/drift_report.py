@@ -3,26 +3,37 @@
 import subprocess
 import sys
 import tempfile
+from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
 import msgspec
-import pandas as pd
+import polars as pl
+from dagster._utils.schedules import cron_string_iterator
 from mlflow.entities import RunStatus
 
-from ml_platform.assets.room import key, patiently, room
-from ml_platform.modeling import bundle, drift
-from ml_platform.modeling.drift import DriftResult
+from ml_platform.assets.room import as_table, key, patiently, room
+from ml_platform.modeling import bundle
+from ml_platform.modeling.decisions import Entry, Kind, Outcome
+from ml_platform.modeling.drift import report, traffic
+from ml_platform.modeling.drift.decision import Decision, State
+from ml_platform.modeling.drift.judging import Verdict
+from ml_platform.modeling.drift.profile import EVENT_TIME
 from ml_platform.modeling.schema import Logged
-from ml_platform.modeling.spec import ModelSpec
+from ml_platform.modeling.spec import ModelSpec, MonitoringPolicy
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
-from ml_platform.resources.predictions import PredictionStore
+from ml_platform.resources.ledger import DecisionLedger
+from ml_platform.resources.predictions import PredictionStore, Served
 from ml_platform.resources.tracking import CHAMPION, ExperimentTracking, Version
-from ml_platform.resources.training_log import REFERENCE
+from ml_platform.resources.training_log import ANSWERS, REFERENCE
 
 DRIFTED, STATE = "drifted", "state"
+INPUTS, ANSWERED = "inputs", "answers"
 TIMEOUT_S = 900
+MOST_TICKS = 1000
+OUTCOMES = {State.OK: Outcome.OK, State.DRIFTED: Outcome.DRIFTED}
 
 
 def predictions(spec: ModelSpec) -> dg.AssetSpec:
@@ -44,56 +55,109 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
     @room(
         spec,
         "drift_report",
-        "Evidently's report of the newest served requests against the rows the champion was trained on. No traffic yet "
-        "is a state, not an error.",
+        "The newest served requests against the rows the champion was trained on: decided at the false-alarm rate of "
+        "the spec, drawn by Evidently. No traffic yet is a state, not an error.",
         kinds=("evidently", "mlflow"),
         pool=f"{spec.name}_drift",
         deps=[key(spec, "predictions")],
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.monitoring.window * 2),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=max(spec.monitoring.window, timedelta(days=1)) * 2),
     )
     def drift_report(
         context: dg.AssetExecutionContext,
         store: PredictionStore,
         bundles: BundleStore,
         tracking: ExperimentTracking,
+        ledger: DecisionLedger,
         clock: Clock,
     ) -> dg.MaterializeResult[None]:
         with patiently(context):
+            now, rules = clock.now(), spec.monitoring
             champion = tracking.version_with_alias(spec.name, CHAMPION)
             if champion is None:
-                return _nothing("no champion yet", 0)
-            now, rules = clock.now(), spec.monitoring
-            current = store.inputs(spec.name, champion.version, now - rules.window, now, rules.max_rows)
-            if not len(current):
-                return _nothing("no traffic yet", 0)
-            if len(current) < rules.min_rows:
-                return _nothing(f"not enough traffic yet: {len(current)} of {rules.min_rows} rows", len(current))
-            folder_of_champion = tracking.fetch_bundle(champion.run_id, bundles.path, champion.digest)
-            plain = comparable(bundle.check(folder_of_champion, champion.digest), current)
-            if not plain:
-                return _nothing("no column is logged as it is", len(current))
-            with tempfile.TemporaryDirectory() as folder:
-                result = _compare(tracking, champion, current[plain], Path(folder))
-                link = _keep(tracking, spec, champion, result, Path(folder))
-        context.log.info("%.0f %% of the columns drifted", 100 * result.share)
-        return _result(result, len(current), champion, link)
+                return _result(_decision(rules, now, State.NO_CHAMPION, "no champion yet"))
+            served = store.served(spec.name, champion.version, now - rules.window, now, rules.max_rows)
+            decision = _quiet(
+                rules, now, len(served), store.traffic(spec.name, now, rules.window, traffic.LOOK_BACK + 1)
+            )
+            link = None
+            if decision is None:
+                decision, link = _judged(spec, now, tracking, bundles, champion, served)
+            context.log.info(f"{decision.state}: {decision.reason}")
+            ledger.record(_entry(spec, champion, decision, context.run.run_id))
+        return _result(decision, champion, link)
 
     return drift_report
 
 
-def comparable(manifest: bundle.Manifest, served: pd.DataFrame) -> list[str]:
-    """The columns of served rows that can be held against training rows: a hash has no distance to a value."""
-    return [f.name for f in manifest.fields if f.logged is Logged.PLAIN and f.name in served.columns]
+def _quiet(rules: MonitoringPolicy, now: datetime, rows: int, by_window: list[int]) -> Decision | None:
+    """The decision where there are too few rows for another; `by_window` are those of all versions, newest first."""
+    newest, *before = by_window
+    if traffic.has_stopped(newest, before):
+        usual = traffic.usual(before)
+        reason = f"{newest:,} rows were asked in the last {rules.window}, and {usual:,.0f} are usual: ask the callers"
+        return _decision(rules, now, State.TRAFFIC_STOPPED, reason, rows)
+    if not rows:
+        return _decision(rules, now, State.NO_TRAFFIC, f"the champion was not asked in the last {rules.window}")
+    if rows < rules.min_rows:
+        return _decision(rules, now, State.TOO_FEW_ROWS, f"{rows} of {rules.min_rows} rows", rows)
+    return None
 
 
-def _compare(tracking: ExperimentTracking, champion: Version, current: pd.DataFrame, folder: Path) -> DriftResult:
-    """Run the comparison in a process of its own: Evidently is heavy, and nothing of it stays behind."""
-    reference = pd.read_parquet(tracking.download(champion.run_id, REFERENCE, folder))
-    names = [name for name in reference.columns if name in current.columns]
-    current[names].astype(reference[names].dtypes.to_dict(), errors="ignore").to_parquet(folder / drift.CURRENT)
-    reference[names].to_parquet(folder / drift.REFERENCE)
+def _decision(rules: MonitoringPolicy, now: datetime, state: State, reason: str, rows: int = 0) -> Decision:
+    return Decision(state=state, reason=reason, rows=rows, start=now - rules.window, end=now)
+
+
+def comparable(manifest: bundle.Manifest, columns: list[str]) -> list[str]:
+    """The columns of training rows that served rows can be held against: a hash has no distance to a value."""
+    return [f.name for f in manifest.fields if f.logged is Logged.PLAIN and f.name in columns]
+
+
+def _judged(
+    spec: ModelSpec,
+    now: datetime,
+    tracking: ExperimentTracking,
+    bundles: BundleStore,
+    champion: Version,
+    served: Served,
+) -> tuple[Decision, str]:
+    """The decision on the rows, and where the report opens."""
+    manifest = bundle.check(tracking.fetch_bundle(champion.run_id, bundles.path, champion.digest), champion.digest)
+    rules = spec.monitoring
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts = _parts(tracking, manifest, champion, served, folder)
+        report.write(folder, parts, rules.false_alarms_per_year / windows_per_year(rules.cron, now))
+        verdict = _drawn(folder)
+        link = _keep(tracking, spec, champion, verdict, folder)
+    decision = _decision(rules, now, verdict.state, verdict.reason, len(served))
+    return msgspec.structs.replace(decision, alarms=verdict.alarms, basis=verdict.basis), link
+
+
+def windows_per_year(cron: str, now: datetime) -> float:
+    """How often a schedule ticks within a year."""
+    ticks = cron_string_iterator(now.timestamp(), cron, "UTC")
+    within = [tick for tick in islice(ticks, MOST_TICKS) if tick <= now + timedelta(days=365)]
+    return max(
+        len(within) / ((within[-1] - now) / timedelta(days=365)) if len(within) == MOST_TICKS else len(within), 1
+    )
+
+
+def _parts(
+    tracking: ExperimentTracking, manifest: bundle.Manifest, champion: Version, served: Served, folder: Path
+) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
+    """Reference and window: of the inputs that are logged as they are, and of the answers."""
+    inputs = pl.read_parquet(tracking.download(champion.run_id, REFERENCE, folder))
+    answers = pl.read_parquet(tracking.download(champion.run_id, ANSWERS, folder))
+    plain = comparable(manifest, inputs.columns)
+    time = [EVENT_TIME] if EVENT_TIME in inputs.columns else []
+    parts = {INPUTS: (inputs.select(plain + time), served.inputs)} if plain else {}
+    return parts | {ANSWERED: (answers, served.answers)}
+
+
+def _drawn(folder: Path) -> Verdict:
+    """Judge and draw in a process of its own: Evidently is heavy, and nothing of it stays behind."""
     done = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-W", "ignore", "-m", drift.__name__, str(folder)],
+        [sys.executable, "-W", "ignore", "-m", report.__name__, str(folder)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -102,10 +166,10 @@ def _compare(tracking: ExperimentTracking, champion: Version, current: pd.DataFr
     if done.returncode:
         msg = f"the drift comparison failed: {done.stderr.strip()[-2000:]}"
         raise dg.Failure(msg, allow_retries=False)
-    return msgspec.json.decode((folder / drift.RESULT).read_bytes(), type=DriftResult)
+    return report.read(folder)
 
 
-def _keep(tracking: ExperimentTracking, spec: ModelSpec, champion: Version, result: DriftResult, folder: Path) -> str:
+def _keep(tracking: ExperimentTracking, spec: ModelSpec, champion: Version, verdict: Verdict, folder: Path) -> str:
     """Put the report on an MLflow run of its own and return the page where it opens."""
     client = tracking.client
     experiment = client.get_experiment_by_name(spec.name)
@@ -114,27 +178,42 @@ def _keep(tracking: ExperimentTracking, spec: ModelSpec, champion: Version, resu
         raise dg.Failure(msg, allow_retries=False)
     tags = {"ml_platform.kind": "drift_report", "ml_platform.version": champion.version}
     run = client.create_run(experiment.experiment_id, tags=tags, run_name="drift_report")
-    client.log_metric(run.info.run_id, "drift_share", result.share)
-    client.log_artifact(run.info.run_id, str(folder / drift.REPORT))
+    client.log_metric(run.info.run_id, "drift_alarms", len(verdict.alarms))
+    client.log_artifact(run.info.run_id, str(folder / report.REPORT))
     client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
-    return f"{tracking.run_link(run)}/artifacts/{drift.REPORT}"
+    return f"{tracking.run_link(run)}/artifacts/{report.REPORT}"
 
 
-def _nothing(state: str, rows: int) -> dg.MaterializeResult[None]:
-    return dg.MaterializeResult(value=None, metadata={STATE: state, DRIFTED: False, "rows": rows})
-
-
-def _result(result: DriftResult, rows: int, champion: Version, link: str) -> dg.MaterializeResult[None]:
-    records = [dg.TableRecord(msgspec.to_builtins(column)) for column in result.columns]
-    return dg.MaterializeResult(
-        value=None,
-        metadata={
-            STATE: "drifted" if result.drifted else "ok",
-            DRIFTED: result.drifted,
-            "drift_share": dg.MetadataValue.float(result.share),
-            "rows": rows,
-            "version": int(champion.version),
-            "report": dg.MetadataValue.url(link),
-            "columns": dg.MetadataValue.table(records),
-        },
+def _entry(spec: ModelSpec, champion: Version, decision: Decision, run_id: str) -> Entry:
+    """The decision as the ledger keeps it, once for each run."""
+    return Entry(
+        key=f"{spec.name} drift {run_id}",
+        at=decision.end,
+        model=spec.name,
+        kind=Kind.DRIFT,
+        outcome=OUTCOMES.get(decision.state, Outcome.UNKNOWN),
+        reason=decision.reason,
+        evidence=msgspec.to_builtins(decision),
+        dagster_run=run_id,
+        version=champion.version,
     )
+
+
+def _result(decision: Decision, champion: Version | None = None, link: str | None = None) -> dg.MaterializeResult[None]:
+    metadata: dict[str, dg.MetadataValue] = {
+        STATE: dg.MetadataValue.text(decision.state.value),
+        DRIFTED: dg.MetadataValue.bool(decision.state is State.DRIFTED),
+        "reason": dg.MetadataValue.text(decision.reason),
+        "rows": dg.MetadataValue.int(decision.rows),
+        "window_start": dg.MetadataValue.timestamp(decision.start),
+        "window_end": dg.MetadataValue.timestamp(decision.end),
+    }
+    if champion:
+        metadata["version"] = dg.MetadataValue.int(int(champion.version))
+    if decision.basis:
+        records = {f"{alarm.column}: {alarm.measure}": msgspec.to_builtins(alarm) for alarm in decision.alarms}
+        metadata["alarms"] = as_table(records, "what")
+        metadata["basis"] = dg.MetadataValue.json(msgspec.to_builtins(decision.basis))
+    if link:
+        metadata["report"] = dg.MetadataValue.url(link)
+    return dg.MaterializeResult(value=None, metadata=metadata)

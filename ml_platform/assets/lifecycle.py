@@ -12,6 +12,7 @@ from ml_platform.assets import (
     features,
     image,
     raw_data,
+    realised_performance,
     registered_model,
     scores,
     trained_model,
@@ -33,8 +34,8 @@ ROOMS = tuple(CORRIDOR)
 
 
 def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every asset of one model: the corridor, beside it what was served and decided, drift, and scores if wanted."""
+    """Every asset of one model: the corridor, beside it what was served and decided, what came of it, and scores."""
     corridor = [build(spec) for build in CORRIDOR.values()]
     scored = [scores.build(spec, spec.scoring)] if spec.scoring else []
-    beside = (drift_report.predictions(spec), drift_report.build(spec), decisions.decisions(spec))
-    return [*corridor, *beside, *scored]
+    watched = [drift_report.build(spec), realised_performance.build(spec)]
+    return [*corridor, drift_report.predictions(spec), *watched, decisions.decisions(spec), *scored]

@@ -1,4 +1,4 @@
-"""Jobs: one to refresh, one to sync in full, one to look for drift, one to score tables; shared by all models."""
+"""Jobs: to refresh, to sync in full, to look for drift and at outcomes, to score tables; shared by all models."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ml_platform.assets.lifecycle import ROOMS
 from ml_platform.assets.room import FULL_SYNC
 from ml_platform.modeling.spec import ModelSpec
 
-REFRESH, SYNC, DRIFT, SCORE = "refresh", "full_sync", "drift", "score"
+REFRESH, SYNC, DRIFT, PERFORMANCE, SCORE = "refresh", "full_sync", "drift", "performance", "score"
 
 
 def refresh_keys(spec: ModelSpec) -> list[dg.AssetKey]:
@@ -39,6 +39,9 @@ def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
             tags={FULL_SYNC: "yes"},
         ),
         dg.define_asset_job(DRIFT, each("drift_report"), description="Compare served requests with the training data"),
+        dg.define_asset_job(
+            PERFORMANCE, each("realised_performance"), description="Compare predictions with what came of them"
+        ),
     ]
     scores = [dg.AssetKey([spec.name, "scores"]) for spec in models if spec.scoring]
     if scores:

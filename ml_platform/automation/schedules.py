@@ -1,22 +1,29 @@
-"""Schedules: the weekly refresh, the full sync, the daily look for drift and the scores of each model, by its spec."""
+"""Schedules: the weekly refresh, the full sync, the daily looks and the scores of each model, by its spec."""
 
 from collections.abc import Sequence
 
 import dagster as dg
 
-from ml_platform.assets.room import FULL_SYNC, TRIGGER
+from ml_platform.assets.room import FULL_SYNC, TRIGGER, key
 from ml_platform.automation.governing import fingerprints, govern, is_under_way
-from ml_platform.automation.jobs import DRIFT, REFRESH, SCORE, SYNC
+from ml_platform.automation.jobs import DRIFT, PERFORMANCE, REFRESH, SCORE, SYNC
 from ml_platform.modeling.governor import Cause, Wish
 from ml_platform.modeling.spec import ModelSpec
 
 
 def schedules_of(spec: ModelSpec, status: dg.DefaultScheduleStatus) -> list[dg.ScheduleDefinition]:
     """The schedules of one model."""
+    watched = spec.monitoring
     made = [
         _weekly(spec, status),
+        _schedule(spec, "drift_report", watched.cron, DRIFT, [key(spec, "drift_report")], status),
         _schedule(
-            spec, "drift_report", spec.monitoring.cron, DRIFT, [dg.AssetKey([spec.name, "drift_report"])], status
+            spec,
+            "realised_performance",
+            watched.outcomes_cron,
+            PERFORMANCE,
+            [key(spec, "realised_performance")],
+            status,
         ),
     ]
     if spec.source.full_sync_cron:

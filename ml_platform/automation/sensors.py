@@ -1,9 +1,11 @@
-"""Sensors: new rows and drift start a refresh; MLflow runs get the ending of their Dagster runs."""
+"""Sensors: new rows, drift and degraded outcomes start a refresh; MLflow runs get the ending of their Dagster runs."""
 
 import dagster as dg
 
 from ml_platform.assets.drift_report import DRIFTED
 from ml_platform.assets.raw_data import CURSOR, WATERMARK
+from ml_platform.assets.realised_performance import DEGRADED
+from ml_platform.assets.room import key
 from ml_platform.automation.governing import fingerprints, govern, is_under_way, metadata_of, moment, newest_pull
 from ml_platform.automation.jobs import REFRESH
 from ml_platform.automation.ticks import ThriftySensor
@@ -58,37 +60,49 @@ def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.Senso
 
 def drift_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Wishes for a refresh when the newest drift report says that the requests drifted."""
-    report = dg.AssetKey([spec.name, "drift_report"])
+    return _report_sensor(spec, "drift_report", DRIFTED, Cause.DRIFT, status)
 
-    def drifted(
+
+def degraded_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """Wishes for a refresh when the newest outcomes say that the champion is worse than promised."""
+    return _report_sensor(spec, "realised_performance", DEGRADED, Cause.DEGRADED, status)
+
+
+def _report_sensor(
+    spec: ModelSpec, room: str, alarm: str, cause: Cause, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    """Wishes for a refresh when the newest materialization of a room says yes to `alarm` in its metadata."""
+    said = room.replace("_", " ")
+
+    def look(
         context: dg.SensorEvaluationContext, source: SourceDatabase, ledger: DecisionLedger, clock: Clock
     ) -> dg.RunRequest | dg.SkipReason:
-        reports = context.instance.fetch_materializations(report, limit=1).records
+        reports = context.instance.fetch_materializations(key(spec, room), limit=1).records
         if not reports:
-            return dg.SkipReason("no drift report yet")
-        if not metadata_of(reports[0])[DRIFTED].value:
-            return dg.SkipReason("the newest drift report shows no drift")
+            return dg.SkipReason(f"no {said} yet")
+        if not metadata_of(reports[0])[alarm].value:
+            return dg.SkipReason(f"the newest {said} is not {alarm}")
         data, trained = fingerprints(context.instance, spec, source)
         wish = Wish(
             key=f"report {reports[0].storage_id}",
-            cause=Cause.DRIFT,
-            reason="the newest drift report shows drift",
+            cause=cause,
+            reason=f"the newest {said} is {alarm}",
             data=data,
             trained=trained,
             under_way=is_under_way(context.instance, spec),
         )
         try:
-            return govern(spec, wish, "drift", ledger, clock)
+            return govern(spec, wish, cause.value, ledger, clock)
         except UnavailableError as error:
             return dg.SkipReason(str(error))
 
     return ThriftySensor(
-        name=f"{spec.name}_drift",
-        evaluation_fn=drifted,
+        name=f"{spec.name}_{cause}",
+        evaluation_fn=look,
         job_name=REFRESH,
         minimum_interval_seconds=LOOK_EVERY_S,
         default_status=status,
-        description=f"Refreshes {spec.name} when its served requests drifted from its training data",
+        description=f"Refreshes {spec.name} when its newest {said} is {alarm}",
     )
 
 

@@ -1,5 +1,6 @@
 """Answers: a model's predictions for many rows as the columns of a table, and what is wrong with the other rows."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,3 +81,14 @@ def as_table(predictions: Predictions) -> pl.DataFrame:
     by_class = pl.DataFrame(scores, schema=[str(c) for c in predictions.classes])
     probabilities = by_class.select(pl.struct(pl.all()).struct.json_encode().alias("probabilities"))
     return pl.DataFrame([label, pl.Series("probability", scores.max(axis=1)), probabilities["probabilities"]])
+
+
+def as_logged(outputs: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Answers as the prediction log has them in the same columns, but `probabilities`."""
+    rows = [
+        {"label": output["label"], "probability": max(output["probabilities"].values())}
+        if "probabilities" in output
+        else output
+        for output in outputs
+    ]
+    return pl.from_dicts(rows, infer_schema_length=None)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ def of_importances(values: Mapping[str, float], most: int = 15) -> Figure:
     names = list(values)[:most][::-1]
     axes.barh(names, [values[n] for n in names], color=BLUE)
     axes.set_xlabel("score lost when the feature is shuffled")
+    return figure
+
+
+def of_performance(ends: Sequence[datetime], found: Sequence[Sequence[float]], promise: float) -> Figure:
+    """A metric over time, each (value, low, high), beside what was promised."""
+    figure, axes = empty(width=7.0)
+    values, low, high = np.asarray(found).T
+    axes.errorbar(list(ends), values, yerr=[values - low, high - values], color=BLUE, marker="o", capsize=3)
+    axes.axhline(promise, color=GREY, linestyle=":", label="promised")
+    axes.set(title="Realised performance", ylabel="metric")
+    axes.tick_params(axis="x", rotation=30)
+    axes.legend()
     return figure
 
 

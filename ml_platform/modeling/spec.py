@@ -129,12 +129,26 @@ class RetrainPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringPolicy:
-    """How often, and over how many of the newest requests, served traffic is compared with the training data."""
+    """How served traffic and outcomes are watched.
+
+    At each time of `cron` the requests of the last `window`, the newest `max_rows` of them, are held against the
+    training data, if there are `min_rows`. The thresholds are such that chance alone raises `false_alarms_per_year`.
+
+    At each time of `outcomes_cron` the predictions of `outcomes_window` that are older than `maturity`, so that their
+    outcome at the source is final, are held against what was promised at promotion, if `min_outcomes` are known. Worse
+    by `tolerance`, in the metric's own unit, is as good; None is 0.02 for a score, 5 % of the promise for an error.
+    """
 
     cron: str = "0 6 * * *"
-    window: timedelta = timedelta(days=7)
+    window: timedelta = timedelta(days=1)
     max_rows: int = 10_000
-    min_rows: int = 100
+    min_rows: int = 50
+    false_alarms_per_year: float = 1.0
+    outcomes_cron: str = "30 6 * * *"
+    outcomes_window: timedelta = timedelta(days=28)
+    maturity: timedelta = timedelta(days=7)
+    min_outcomes: int = 100
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +221,8 @@ class ModelSpec:
         if self.quality.max_source_age < timedelta(minutes=1):
             self._refuse("quality.max_source_age", "give a minute or more")
         self._check_retrain(self.retrain)
+        self._check_monitoring(self.monitoring)
+        self._check_outcomes(self.monitoring)
         for where, cron in self._crons().items():
             if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
                 self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")
@@ -244,8 +260,27 @@ class ModelSpec:
             if getattr(policy, name) < 1:
                 self._refuse(f"retrain.{name}", "give a whole number of 1 or more")
 
+    def _check_monitoring(self, policy: MonitoringPolicy) -> None:
+        if policy.window <= timedelta(0):
+            self._refuse("monitoring.window", "give how far back requests are compared, such as timedelta(days=1)")
+        if policy.false_alarms_per_year <= 0:
+            self._refuse("monitoring.false_alarms_per_year", "give more than 0: no threshold is never passed by chance")
+        if not 2 <= policy.min_rows <= policy.max_rows:  # noqa: PLR2004 - two rows are the fewest that can be compared
+            self._refuse("monitoring.min_rows", "give at least 2, and no more than max_rows")
+
+    def _check_outcomes(self, policy: MonitoringPolicy) -> None:
+        if policy.outcomes_window <= timedelta(0):
+            self._refuse("monitoring.outcomes_window", "give how far back outcomes count, such as timedelta(days=28)")
+        if policy.maturity < timedelta(0):
+            self._refuse("monitoring.maturity", "give how long it takes until an outcome is final, 0 or more")
+        if policy.min_outcomes < 1:
+            self._refuse("monitoring.min_outcomes", "give 1 or more")
+        if policy.tolerance is not None and policy.tolerance < 0:
+            self._refuse("monitoring.tolerance", "give 0 or more, in the metric's own unit, or None for the default")
+
     def _crons(self) -> dict[str, str]:
         crons = {"retrain.cron": self.retrain.cron, "monitoring.cron": self.monitoring.cron}
+        crons["monitoring.outcomes_cron"] = self.monitoring.outcomes_cron
         return crons | ({"scoring.cron": self.scoring.cron} if self.scoring else {})
 
     def _refuse(self, where: str, remedy: str) -> None:

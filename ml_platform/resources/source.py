@@ -39,6 +39,8 @@ PACKED_COLUMNS = 800
 # Lost, shutting down, out of connections or out of locks: PostgreSQL's error classes that another try may cure.
 PASSING = ("08", "53", "57P", "40")
 LOST = re.compile("connection|server closed|shutting down|starting up|could not (send|receive)|time ?out|recovery|SSL")
+WHOLE = frozenset({"smallint", "integer", "bigint"})
+WHOLE_KEY = re.compile(r"-?[0-9]{1,18}")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -123,6 +125,31 @@ class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} LIMIT {}) changed")
             (count,) = _one(connection, query.format(identifier(table.table), condition, at_most))
             return int(count)
+
+    def rows_of(self, table: PostgresTable, keys: Sequence[str], columns: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        """The values of some columns, as they are now, by the keys as given; keys that no row has are left out.
+
+        A key that is no whole number, or one too large, is in no table that is keyed by whole numbers.
+
+        Raises:
+            SourceError: when the table or a column is not there.
+            SourceUnavailableError: when the database cannot be reached.
+        """
+        with self.asking(table.table), self._pooled() as connection:
+            there = _columns(connection, _find(connection, table.table).oid)
+            _require(table.table, there, {f"column {name}": name for name in (table.key, *columns)})
+            is_whole = next(c for c in there if c.name == table.key).type in WHOLE
+            given = [key for key in keys if WHOLE_KEY.fullmatch(key)] if is_whole else list(keys)
+            # Compared in the table's own type, so that its index serves; other types only as text.
+            same = sql.SQL("source.{} = given.key::bigint" if is_whole else "source.{}::text = given.key")
+            query = sql.SQL(
+                "SELECT given.key, {} FROM unnest(%s::text[]) AS given (key) JOIN {} AS source ON {}"
+            ).format(
+                sql.SQL(", ").join(sql.Identifier("source", name) for name in columns),
+                identifier(table.table),
+                same.format(sql.Identifier(table.key)),
+            )
+            return {key: tuple(values) for key, *values in connection.execute(query, (given,))}
 
     @contextmanager
     def pull(self, table: PostgresTable, since: Cursor | None, columns: Sequence[str] | None = None) -> Iterator[Pull]:

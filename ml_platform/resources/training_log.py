@@ -8,16 +8,18 @@ import msgspec
 import polars as pl
 
 from ml_platform.modeling import drawing, pictures
+from ml_platform.modeling.answers import as_table
 from ml_platform.modeling.candidate import Candidate, Material
 from ml_platform.modeling.conversion import Converted
+from ml_platform.modeling.drift.profile import EVENT_TIME, thinned
 from ml_platform.modeling.scoring import score
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.logged_model import log_bundle
 from ml_platform.resources.revision import code_revision
 from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, RECIPE, REVISION, SPLIT
 
-PLOTS, REFERENCE, PIPELINE = "plots", "reference.parquet", "pipeline.skops"
-REFERENCE_ROWS = 10_000
+PLOTS, PIPELINE = "plots", "pipeline.skops"
+REFERENCE, ANSWERS = "reference.parquet", "reference_answers.parquet"
 LONGEST_PARAMETER = 500
 
 
@@ -106,6 +108,19 @@ def _draw(spec: ModelSpec, candidate: Candidate, folder: Path) -> None:
 
 
 def _keep_reference(spec: ModelSpec, material: Material, candidate: Candidate, folder: Path) -> None:
-    """The rows trained on, as requests would have them, for the drift report to compare with."""
-    rows = material.inputs.filter(pl.Series(material.train)).select(f.name for f in candidate.packed.predictor.fields)
-    rows.sample(min(len(rows), REFERENCE_ROWS), seed=spec.seed).write_parquet(folder / REFERENCE)
+    """The rows trained on, as requests would have them, and the answers to held-out rows, for the drift report.
+
+    Answers to the rows trained on would be surer than any to come.
+    """
+    inputs = [pl.col(f.name) for f in candidate.packed.predictor.fields]
+    time = [pl.col(spec.source.event_time).alias(EVENT_TIME)] if spec.source.event_time else []
+    rows = material.inputs.filter(pl.Series(material.train)).select(inputs + time)
+    answered = material.inputs.filter(pl.Series(material.judged)).select(time)
+    answers = as_table(candidate.packed.predicted).drop("probabilities", strict=False)
+    for name, frame in ((REFERENCE, rows), (ANSWERS, answers.hstack(answered))):
+        ordered = (
+            frame.sort(EVENT_TIME, maintain_order=True)
+            if time
+            else frame.sample(fraction=1, shuffle=True, seed=spec.seed)
+        )
+        thinned(ordered).write_parquet(folder / name)

@@ -29,8 +29,9 @@ def up(platform_up: Up) -> Up:
 
 @pytest.fixture(scope="package")
 def drifted(platform_up: Up) -> str:
-    """The model whose requests have drifted, with a report that says so."""
+    """The model whose requests have drifted, with two reports that say so: one alone starts no refresh."""
     platform_up.answer_one_row(DRIFTING, 200)
+    platform_up.look_for_drift(DRIFTING)
     platform_up.look_for_drift(DRIFTING)
     return DRIFTING
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,7 +139,7 @@ def test_the_drift_report_compares_what_is_logged_as_it_is(tmp_path: Path) -> No
     manifest = msgspec.structs.replace(manifest, fields=fields)
     logged = loggable(b'{"size": 1.5, "secret": 2.5, "customer": 3.5}', discretion(fields, KEY))
 
-    plain = drift_report.comparable(manifest, pd.DataFrame([json.loads(logged)] * 3))
+    plain = drift_report.comparable(manifest, list(json.loads(logged)))
 
     assert plain == ["size"]
-    assert drift_report.comparable(manifest, pd.DataFrame([{}])) == []
+    assert drift_report.comparable(manifest, []) == []

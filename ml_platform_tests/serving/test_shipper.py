@@ -196,8 +196,10 @@ def test_a_request_is_in_the_table_as_it_was_answered(here: Settings) -> None:
     assert first[7:] == ({"amount": 0, "note": "a\tb \\ é"}, {"label": 0}, 1.5)
     assert (second[1], second[6], second[8]) == (1, "key 1", {"label": 1})
     assert sql(here, "select key from predictions where request_id = 'no keys'") == [(None,)]
-    read = PredictionStore(url=here.platform_url).inputs("loans", "3", at, at, 10)
-    assert sorted(read["amount"]) == [0, 1]
+    store = PredictionStore(url=here.platform_url)
+    read = store.served("loans", "3", at - timedelta(hours=1), at, 10)
+    assert sorted(read.inputs["amount"]) == sorted(read.answers["label"]) == [0, 1]
+    assert store.traffic("loans", at, timedelta(hours=1), 2) == [2, 0]
     assert (progress.shipped_rows, progress.waiting_bytes, progress.error) == (3, 0, "")
     assert segments(here.journal) == []
 
