@@ -33,7 +33,7 @@ ROOMS = tuple(CORRIDOR)
 
 
 def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every asset of one model: the corridor, and beside it what was served, how it drifts, what came of it, and scores."""
+    """Every asset of one model: the corridor, what was served, how that drifts, what came of it, and scores."""
     corridor = [build(spec) for build in CORRIDOR.values()]
     scored = [scores.build(spec, spec.scoring)] if spec.scoring else []
     watched = [drift_report.build(spec), realised_performance.build(spec)]

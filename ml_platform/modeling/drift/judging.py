@@ -14,6 +14,7 @@ from ml_platform.modeling.drift.profile import Profile
 from ml_platform.modeling.drift.statistics import Measure, Moments, distances, never_seen, resampled
 
 FEWEST_BLOCKS = 40
+MOST_ALARMS = 20
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,15 +43,16 @@ def judge(profiles: Sequence[Profile], windows: Sequence[pl.DataFrame], rate: fl
     found: list[tuple[float, Alarm]] = []
     for (profile, window), threshold in zip(pairs, calibration.thresholds, strict=True):
         found += _moved(profile, window, threshold, calibration)
-    alarms = [alarm for _, alarm in sorted(found, key=lambda pair: -pair[0])]
-    return _verdict(State.DRIFTED if alarms else State.OK, alarms, basis)
+    # Correlations last: a column that moved moves them too.
+    found.sort(key=lambda pair: (pair[1].measure == Measure.CORRELATION, -pair[0]))
+    return _verdict(State.DRIFTED if found else State.OK, [alarm for _, alarm in found], basis)
 
 
 def _verdict(state: State, alarms: Sequence[Alarm], basis: Basis) -> Verdict:
     reason = f"none of {basis.statistics} statistics is further off than chance takes it"
     if alarms:
         reason = f"{alarms[0].reason}{f'; and {len(alarms) - 1} more' if len(alarms) > 1 else ''}"
-    return Verdict(state=state, reason=reason, alarms=tuple(alarms), basis=basis)
+    return Verdict(state=state, reason=reason, alarms=tuple(alarms[:MOST_ALARMS]), basis=basis)
 
 
 def _basis(profiles: Sequence[Profile], rate: float) -> Basis:
