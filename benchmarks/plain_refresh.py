@@ -8,25 +8,28 @@ and pictures on materializations.
 """
 
 import argparse
+from datetime import UTC, datetime
 
 import mlflow
 
 from ml_platform import settings
-from ml_platform.assets.evaluation import _decide, _judged_rows, _scores
 from ml_platform.assets.validated_data import _validate, _with_reasons
-from ml_platform.modeling import bundle, leakage
+from ml_platform.modeling import bundle, leakage, source_code
 from ml_platform.modeling.candidate import features_table, prepare, train
 from ml_platform.modeling.promotion import Release, promote
+from ml_platform.modeling.scoring import score
 from ml_platform.modeling.training import ModelCode
 from ml_platform.modeling.validation import as_columns
 from ml_platform.models.catalogue import model
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.datasets import DatasetStore, TableVersion
 from ml_platform.resources.ingest import ingest
+from ml_platform.resources.judging import judge
+from ml_platform.resources.pins import PinStore, pin_training
 from ml_platform.resources.products import RawData, TrainedModel
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.source import SourceDatabase
-from ml_platform.resources.tracking import CHAMPION, DATA_VERSION, REVISION, ExperimentTracking
+from ml_platform.resources.tracking import CHALLENGER, CHAMPION, DATA_VERSION, REVISION, ExperimentTracking
 from ml_platform.resources.training_log import log_training
 from ml_platform.settings import Settings
 
@@ -41,6 +44,7 @@ class Refresh:
         self.source = SourceDatabase(url=here.source_url)
         self.datasets = DatasetStore(root=here.datasets)
         self.bundles = BundleStore(root=str(here.bundles))
+        self.pins = PinStore(root=str(here.pins))
         self.tracking = ExperimentTracking(url=here.mlflow_url)
         self.serving = LocalServing(url=here.serving_url, token=here.serving_token)
         mlflow.set_tracking_uri(here.mlflow_url)
@@ -92,8 +96,9 @@ class Refresh:
             raise RuntimeError(msg)
         mlflow.set_experiment(self.spec.name)
         with mlflow.start_run() as run:
+            recipe = pin_training(self.pins, self.spec, material, source_code.files(self.spec))
             candidate = train(self.code, material, self.bundles.path)
-            log_training(mlflow, self.spec, material, candidate, self.bundles.path)
+            log_training(mlflow, self.spec, material, candidate, self.bundles.path, recipe)
         return TrainedModel(
             run_id=run.info.run_id,
             digest=candidate.packed.predictor.digest,
@@ -105,21 +110,22 @@ class Refresh:
     def evaluation(self, trained: TrainedModel) -> tuple[bool, str]:
         """Whether it beats the champion, and why."""
         champion = self.tracking.version_with_alias(self.spec.name, CHAMPION)
-        contenders = {"challenger": (trained.run_id, trained.digest)}
-        if champion:
-            contenders["champion"] = (champion.run_id, champion.digest)
-        folders = {
-            who: self.tracking.fetch_bundle(run, self.bundles.path, digest) for who, (run, digest) in contenders.items()
-        }
-        rows = _judged_rows(self.code, trained, champion, self.datasets)
-        scores, _ = _scores(self.code, rows, folders)
-        decision = _decide(self.spec, scores)
-        self.tracking.log_metrics(trained.run_id, {f"gate_{k}": v for k, v in scores["challenger"].items()})
-        return decision.won, decision.reason
+        judged = judge(
+            self.code,
+            trained,
+            champion,
+            datasets=self.datasets,
+            bundles=self.bundles.path,
+            tracking=self.tracking,
+            now=datetime.now(UTC),
+        )
+        found = score(judged.holdout.actual, judged.predicted[CHALLENGER])
+        self.tracking.log_metrics(trained.run_id, {f"gate_{k}": v for k, v in found.items()})
+        return judged.decision.won, judged.decision.reason
 
     def registered_model(self, trained: TrainedModel, reason: str) -> Release:
         """The winner has a version."""
-        version = self.tracking.register(self.spec.name, trained.run_id, reason, self.spec.purpose)
+        version = self.tracking.register(self.spec.name, trained.run_id, reason, self.spec.purpose, datetime.now(UTC))
         return Release(
             model=self.spec.name,
             version=version.version,

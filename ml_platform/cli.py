@@ -97,14 +97,7 @@ def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> N
     tags = {BY: getpass.getuser()} | ({AS_OF: f"{as_of:%Y-%m-%d}"} if as_of else {})
     if full_sync:
         tags[FULL_SYNC] = "yes"
-    page = _page()
-    run_id = page.submit_refresh(model, tags)
-    click.echo(f"{model}: queued, {_running().dagster_page}/runs/{run_id}")
-    if wait:
-        for event in page.follow(run_id):
-            click.echo(str(event))
-        if page.run(run_id).status != "SUCCESS":
-            sys.exit(1)
+    _start(model, tags, wait=wait)
 
 
 @main.command()
@@ -246,6 +239,51 @@ def rollback(model: str, to: str | None, because: str) -> None:
     decisions.rollback(_running(), model, to, because, click.echo)
 
 
+VERSION = click.option("--version", metavar="VERSION", help="Which version [the newest winner].")
+BY_WHOM = click.option("--by", default=getpass.getuser, metavar="WHO", help="Who decides this [you].")
+
+
+@main.command()
+@click.argument("model")
+@VERSION
+@BECAUSE
+@BY_WHOM
+@click.option("--wait/--no-wait", default=True, help="Tell what happens until it is live.", show_default=True)
+@clearly
+def approve(model: str, version: str | None, because: str, by: str, *, wait: bool) -> None:
+    """Release a winner of MODEL that waits for a person, and take it to live traffic; nothing is trained again."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+    from ml_platform.local.runs import BY, RELEASE_ROOMS, TRIGGER  # noqa: PLC0415 - as above
+
+    decisions.approve(_running(), model, version, because, by, click.echo)
+    _start(model, {BY: by, TRIGGER: "approval"}, RELEASE_ROOMS, wait=wait)
+
+
+@main.command()
+@click.argument("model")
+@VERSION
+@BECAUSE
+@BY_WHOM
+@clearly
+def refuse(model: str, version: str | None, because: str, by: str) -> None:
+    """Refuse a winner of MODEL for good: neither it nor the very same model is tried again."""
+    from ml_platform.local import decisions  # noqa: PLC0415 - `--help` needs none of it
+
+    decisions.refuse(_running(), model, version, because, by, click.echo)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("version")
+@clearly
+def reproduce(model: str, version: str) -> None:
+    """Train VERSION of MODEL again from what was pinned; the exit code is 0 only if it answers as it did."""
+    from ml_platform.local import reproduce as reproducing  # noqa: PLC0415 - `--help` needs none of it
+
+    if not reproducing.run(_running(), model, version, click.echo):
+        sys.exit(1)
+
+
 @main.command()
 @click.argument("model")
 @BECAUSE
@@ -285,6 +323,18 @@ def predict(model: str, row: str | None) -> None:
     if not answer.is_success:
         raise click.ClickException(str(answer.json()["error"]))
     click.echo(json.dumps(answer.json(), indent=2))
+
+
+def _start(model: str, tags: dict[str, str], rooms: tuple[str, ...] = (), *, wait: bool) -> None:
+    """Queue a refresh and, if wanted, tell what happens until it is over."""
+    page = _page()
+    run_id = page.submit_refresh(model, tags, rooms)
+    click.echo(f"{model}: queued, {_running().dagster_page}/runs/{run_id}")
+    if wait:
+        for event in page.follow(run_id):
+            click.echo(str(event))
+        if page.run(run_id).status != "SUCCESS":
+            sys.exit(1)
 
 
 def _ask_model_server(path: str, body: object = None) -> "httpx.Response":

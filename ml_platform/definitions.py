@@ -5,17 +5,21 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from ml_platform import settings
 from ml_platform.assets.lifecycle import lifecycle
+from ml_platform.automation.alerts import alerts_sensor, failures_sensor
 from ml_platform.automation.clicks import clicks
 from ml_platform.automation.jobs import all_jobs
 from ml_platform.automation.reconcile import reconcile_sensor
 from ml_platform.automation.schedules import schedules_of
 from ml_platform.automation.sensors import degraded_sensor, drift_sensor, mlflow_sensor, new_data_sensor
+from ml_platform.automation.timeline import timeline_sensor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.models.catalogue import all_models
+from ml_platform.resources.alerts import Alerts
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.ledger import DecisionLedger
+from ml_platform.resources.pins import PinStore
 from ml_platform.resources.predictions import PredictionStore
 from ml_platform.resources.products import ProductIOManager
 from ml_platform.resources.serving import LocalServing
@@ -34,10 +38,12 @@ def resources_for(here: Settings) -> dict[str, object]:
         "source": SourceDatabase(url=dg.EnvVar(variable("source_url"))),
         "datasets": DatasetStore(root=here.datasets),
         "bundles": BundleStore(root=str(here.bundles)),
+        "pins": PinStore(root=str(here.pins)),
         "tracking": ExperimentTracking(url=here.mlflow_url),
         "serving": LocalServing(url=here.serving_url, token=dg.EnvVar(variable("serving_token"))),
         "store": PredictionStore(url=dg.EnvVar(variable("platform_url"))),
         "ledger": DecisionLedger(url=dg.EnvVar(variable("ledger_url"))),
+        "alerts": Alerts(urls=dg.EnvVar(variable("alert_urls")) if here.alert_urls else ""),
         "clock": Clock(file=here.clock),
         "products": ProductIOManager(),
     }
@@ -51,12 +57,14 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     sensors = [new_data_sensor(spec, sensor_status) for spec in models]
     sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
     sensors += [degraded_sensor(spec, sensor_status) for spec in models if spec.retrain.on_degraded]
+    shared = [mlflow_sensor(sensor_status), failures_sensor(models, sensor_status), alerts_sensor(here, sensor_status)]
     jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [*all_jobs(models), *clicks(models)]
+    shared += [reconcile_sensor(models, jobs, sensor_status), timeline_sensor(models, sensor_status)]
     return dg.Definitions(
         assets=[asset for spec in models for asset in lifecycle(spec)],
         jobs=jobs,
         schedules=[schedule for spec in models for schedule in schedules_of(spec, schedule_status)],
-        sensors=[*sensors, mlflow_sensor(sensor_status), reconcile_sensor(models, jobs, sensor_status)],
+        sensors=[*sensors, *shared],
         resources=resources_for(here),
         executor=_executor(here),
     )

@@ -47,6 +47,7 @@ class Settings:
     models: str = ""
     automation: str = "on"
     executor: str = "in_process"
+    alert_urls: str = ""
     clock: str = ""
     dagster_page: str = ""
     dagster_files: str = ""
@@ -60,6 +61,11 @@ class Settings:
     def bundles(self) -> Path:
         """Root of the content-addressed bundles."""
         return self.state / "bundles"
+
+    @property
+    def pins(self) -> Path:
+        """Root of what models were trained from."""
+        return self.state / "pins"
 
     @property
     def journal(self) -> Path:

@@ -271,7 +271,7 @@ def test_a_winner_that_answers_differently_is_refused_for_good(
     champion = _champion(refreshed, STUDENTS)
     spec = refreshed.spec(STUDENTS)
     eager = replace(spec, promotion=replace(spec.promotion, floor=0.0))
-    monkeypatch.setattr("ml_platform.assets.evaluation.decide", lambda s, c, *_, **__: gate.decide(s, c, None))
+    monkeypatch.setattr("ml_platform.resources.judging.decide", lambda s, h, c, *_, **__: gate.decide(s, h, c, None))
     with monkeypatch.context() as lying:
         lying.setattr("ml_platform.modeling.promotion.differences", lambda *_: ["golden row 0: not the same"])
         result = refreshed.refresh(STUDENTS, spec=eager)

@@ -1,30 +1,25 @@
 """Room 5, evaluation: the challenger against the champion, on rows that neither was trained on."""
 
-from collections.abc import Iterable, Mapping
-from math import isnan
-from pathlib import Path
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import dagster as dg
-import msgspec
-import polars as pl
 
 from ml_platform.assets.room import as_table, patiently, room
-from ml_platform.modeling import bundle, splitting
-from ml_platform.modeling.gate import MIN_ROWS, Decision, decide
-from ml_platform.modeling.schema import Logged
+from ml_platform.modeling import drawing, pictures
+from ml_platform.modeling.decisions import Entry, Kind, Outcome
+from ml_platform.modeling.gate import Decision
 from ml_platform.modeling.scoring import score, score_slices
-from ml_platform.modeling.spec import ModelSpec, Task
-from ml_platform.modeling.splitting import Split
-from ml_platform.modeling.training import ModelCode, as_classes, known
-from ml_platform.modeling.validation import as_columns
+from ml_platform.modeling.spec import ModelSpec
+from ml_platform.modeling.training import ModelCode
 from ml_platform.resources.bundles import BundleStore
+from ml_platform.resources.clock import Clock
 from ml_platform.resources.datasets import DatasetStore
+from ml_platform.resources.judging import Judged, judge
+from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.products import Evaluation, TrainedModel
-from ml_platform.resources.tracking import CHAMPION, SPLIT, ExperimentTracking, Version
-
-Scores = dict[str, dict[str, float]]
-Slices = dict[str, dict[str, dict[str, float]]]
+from ml_platform.resources.tracking import CHALLENGER, CHAMPION, ExperimentTracking, Version
 
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -33,8 +28,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
     @room(
         spec,
         "evaluation",
-        "Challenger and champion on the same held-out rows, each as it is or would be served. A tie keeps the "
-        "champion; the first model must reach the floor.",
+        "Challenger and champion on the same held-out rows, each as it is or would be served. The challenger wins when "
+        "it is better beyond doubt, or as good as a champion that has become old, and breaks no guardrail.",
         kinds=("scikitlearn",),
         after="trained_model",
     )
@@ -44,6 +39,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         datasets: DatasetStore,
         bundles: BundleStore,
         tracking: ExperimentTracking,
+        ledger: DecisionLedger,
+        clock: Clock,
     ) -> dg.MaterializeResult[Evaluation]:
         with patiently(context):
             # A past week cannot be compared with a champion that was trained on what came after it.
@@ -52,24 +49,22 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             known_answer = _known_answer(trained_model, champion, refusal)
             if known_answer:
                 return known_answer
-            contenders = {"challenger": (trained_model.run_id, trained_model.digest)}
-            if champion:
-                contenders["champion"] = (champion.run_id, champion.digest)
-            folders = {
-                who: tracking.fetch_bundle(run, bundles.path, digest) for who, (run, digest) in contenders.items()
-            }
-        code = ModelCode.of(spec)
-        rows = _judged_rows(code, trained_model, champion, datasets)
-        if len(rows) < MIN_ROWS:
-            reason = f"{len(rows)} rows that nobody was trained on are too few to judge; {MIN_ROWS} are needed"
-            return _result(trained_model, won=False, reason=reason, metadata={"rows_judged": len(rows)})
-        scores, slices = _scores(code, rows, folders)
-        decision = _decide(spec, scores, logs_otherwise=_log_differently(folders.values()))
-        context.log.info(decision.reason)
-        with patiently(context):
-            tracking.log_metrics(trained_model.run_id, {f"gate_{k}": v for k, v in scores["challenger"].items()})
-        metadata = _metadata(decision, scores, slices, len(rows))
-        return _result(trained_model, won=decision.won, reason=decision.reason, metadata=metadata)
+            judged = judge(
+                ModelCode.of(spec),
+                trained_model,
+                champion,
+                datasets=datasets,
+                bundles=bundles.path,
+                tracking=tracking,
+                now=clock.now(),
+            )
+            decision = judged.decision
+            context.log.info(decision.reason)
+            found = _scores(judged)[CHALLENGER]
+            tracking.log_metrics(trained_model.run_id, {f"gate_{k}": v for k, v in found.items()})
+            if not trained_model.as_of:
+                ledger.record(_entry(spec, context, trained_model, decision, clock))
+        return _result(trained_model, won=decision.won, reason=decision.reason, metadata=_metadata(spec, judged))
 
     return evaluation
 
@@ -89,74 +84,96 @@ def _known_answer(
     return None
 
 
-def _judged_rows(
-    code: ModelCode, trained: TrainedModel, champion: Version | None, datasets: DatasetStore
-) -> pl.DataFrame:
-    """Validated rows with a known label that every contender held out."""
-    rows = datasets.read(trained.validated.name, trained.validated.version)
-    splits = [trained.split]
-    if champion:
-        splits.append(msgspec.json.decode(champion.tags[SPLIT], type=Split))
-    return rows.filter(splitting.held_out(rows, splits) & known(code.label(rows)))
+def _entry(
+    spec: ModelSpec, context: dg.AssetExecutionContext, trained: TrainedModel, decision: Decision, clock: Clock
+) -> Entry:
+    """The decision as the ledger keeps it."""
+    gain = decision.gain
+    return Entry(
+        key=f"{spec.name} gate of {trained.run_id} in {context.run.run_id}",
+        at=clock.now(),
+        model=spec.name,
+        kind=Kind.GATE,
+        outcome=_outcome(decision),
+        reason=decision.reason,
+        evidence={
+            "metric": spec.promotion.metric,
+            "way": decision.way,
+            "challenger": decision.challenger if isfinite(decision.challenger) else None,
+            "champion": decision.champion,
+            "gain": gain and {"estimate": gain.estimate, "low": gain.low, "high": gain.high},
+            "guardrails": {rail.name: {"holds": rail.holds, "said": rail.said} for rail in decision.guardrails},
+        },
+        dagster_run=context.run.run_id,
+        mlflow_run=trained.run_id,
+        digest=trained.digest,
+    )
 
 
-def _scores(code: ModelCode, rows: pl.DataFrame, folders: Mapping[str, Path]) -> tuple[Scores, Slices]:
-    """Every metric of every contender, overall and per slice, each predicting as it is or would be served."""
-    label = code.label(rows)
-    actual = label if code.spec.task is Task.REGRESSION else as_classes(label)
-    sliced = as_columns(rows, tuple(f for f in code.fields if f.name in code.spec.slices))
-    scores, slices = {}, {}
-    for who, folder in folders.items():
-        predictor = bundle.load(folder, folder.name)
-        predicted = predictor.predict(as_columns(rows, predictor.fields))
-        scores[who] = score(actual, predicted)
-        slices[who] = score_slices(actual, predicted, sliced, code.spec.promotion.metric)
-    return scores, slices
+def _outcome(decision: Decision) -> Outcome:
+    if not isfinite(decision.challenger):
+        return Outcome.UNKNOWN
+    return Outcome.WON if decision.won else Outcome.LOST
 
 
-def _log_differently(folders: Iterable[Path]) -> bool:
-    """Whether one of the bundles keeps more out of the prediction log than another."""
-    manifests = [bundle.check(folder, folder.name) for folder in folders]
-    return len({frozenset((f.name, f.logged) for f in m.fields if f.logged is not Logged.PLAIN) for m in manifests}) > 1
+def _metadata(spec: ModelSpec, judged: Judged) -> dict[str, Any]:
+    decision, metric = judged.decision, spec.promotion.metric
+    numbers = {
+        "challenger_score": decision.challenger,
+        "champion_score": decision.champion,
+        "floor": spec.promotion.floor,
+    }
+    rails = {rail.name: {"holds": rail.holds, "numbers": rail.said} for rail in decision.guardrails}
+    return {
+        "metric": metric,
+        **{name: dg.MetadataValue.float(v) for name, v in numbers.items() if v is not None and isfinite(v)},
+        "rows_judged": len(judged.holdout.actual),
+        "way": decision.way.value if decision.way else "none",
+        "guardrails": as_table(rails, "guardrail"),
+        **_gain(spec, decision),
+        **_tables(judged, metric),
+    }
 
 
-def _decide(spec: ModelSpec, scores: Scores, *, logs_otherwise: bool = False) -> Decision:
-    metric = spec.promotion.metric
-    found = {who: values.get(metric, float("nan")) for who, values in scores.items()}
-    if any(isnan(value) for value in found.values()):
-        reason = f"{metric} has no value on the held-out rows, which have one class only: the champion stays"
-        floor = spec.promotion.floor
-        return Decision(won=False, reason=reason, metric=metric, challenger=float("nan"), champion=None, floor=floor)
-    return decide(spec, found["challenger"], found.get("champion"), logs_otherwise=logs_otherwise)
+def _gain(spec: ModelSpec, decision: Decision) -> dict[str, Any]:
+    """The interval, in numbers and as a picture."""
+    gain = decision.gain
+    if gain is None or decision.champion is None or not isfinite(gain.low):
+        return {}
+    policy = spec.promotion
+    marks = {"margin": -spec.tolerance(policy.margin, decision.champion)} if policy.max_age else {}
+    marks |= {"min_improvement": policy.min_improvement} if policy.min_improvement else {}
+    return {
+        "gain": dg.MetadataValue.float(gain.estimate),
+        "gain_low": dg.MetadataValue.float(gain.low),
+        "gain_high": dg.MetadataValue.float(gain.high),
+        "picture": dg.MetadataValue.md(drawing.as_markdown("gain", pictures.of_gain(gain, marks))),
+    }
 
 
-def _metadata(
-    decision: Decision,
-    scores: Scores,
-    slices: Slices,
-    rows: int,
-) -> dict[str, Any]:
+def _scores(judged: Judged) -> dict[str, dict[str, float]]:
+    """Every metric of every contender; none where the rows were too few to judge."""
+    if not isfinite(judged.decision.challenger):
+        return {who: {} for who in judged.predicted}
+    return {who: score(judged.holdout.actual, predicted) for who, predicted in judged.predicted.items()}
+
+
+def _tables(judged: Judged, metric: str) -> Mapping[str, dg.TableMetadataValue]:
+    """Every metric of every contender, overall and per slice."""
+    scores = _scores(judged)
+    slices = {
+        who: score_slices(judged.holdout.actual, predicted, judged.holdout.slices, metric)
+        for who, predicted in judged.predicted.items()
+    }
     compared = {
-        metric: {who: values[metric] for who, values in scores.items() if metric in values}
-        for metric in scores["challenger"]
+        name: {who: values[name] for who, values in scores.items() if name in values} for name in scores[CHALLENGER]
     }
     by_slice = {
         name: {"rows": int(values["rows"])}
-        | {who: found[name][decision.metric] for who, found in slices.items() if name in found}
-        for name, values in slices["challenger"].items()
+        | {who: found[name][metric] for who, found in slices.items() if name in found}
+        for name, values in slices[CHALLENGER].items()
     }
-    numbers = {"challenger_score": decision.challenger, "champion_score": decision.champion, "floor": decision.floor}
-    return {
-        "metric": decision.metric,
-        **{
-            name: dg.MetadataValue.float(value)
-            for name, value in numbers.items()
-            if value is not None and not isnan(value)
-        },
-        "rows_judged": rows,
-        "scores": as_table(compared, "metric"),
-        "slices": as_table(by_slice, "slice"),
-    }
+    return {"scores": as_table(compared, "metric"), "slices": as_table(by_slice, "slice")}
 
 
 def _result(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from ml_platform.assets import (
+    decisions,
     deployment,
     drift_report,
     evaluation,
@@ -33,8 +34,8 @@ ROOMS = tuple(CORRIDOR)
 
 
 def lifecycle(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Every asset of one model: the corridor, what was served, how that drifts, what came of it, and scores."""
+    """Every asset of one model: the corridor, beside it what was served and decided, what came of it, and scores."""
     corridor = [build(spec) for build in CORRIDOR.values()]
     scored = [scores.build(spec, spec.scoring)] if spec.scoring else []
     watched = [drift_report.build(spec), realised_performance.build(spec)]
-    return [*corridor, drift_report.predictions(spec), *watched, *scored]
+    return [*corridor, drift_report.predictions(spec), *watched, decisions.decisions(spec), *scored]

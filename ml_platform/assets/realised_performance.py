@@ -8,7 +8,7 @@ import msgspec
 import polars as pl
 
 from ml_platform.assets.room import as_table, key, patiently, room
-from ml_platform.modeling import bundle, performance, pictures
+from ml_platform.modeling import bundle, drawing, performance, pictures
 from ml_platform.modeling.columns import Kind as Holds
 from ml_platform.modeling.decisions import Entry, Kind, Outcome
 from ml_platform.modeling.performance import Outcomes, Performance, Promise, State
@@ -186,4 +186,4 @@ def _picture(context: dg.AssetExecutionContext, now: dict[str, dg.MetadataValue]
     shown = [look for look in (*looks, now) if "realised" in look]
     ends = [datetime.fromtimestamp(float(str(look["window_end"].value)), UTC) for look in shown]
     values = [[float(str(look[name].value)) for name in BARS] for look in shown]
-    return pictures.as_markdown("realised performance", pictures.of_performance(ends, values, promised))
+    return drawing.as_markdown("realised performance", pictures.of_performance(ends, values, promised))

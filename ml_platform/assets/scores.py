@@ -3,7 +3,7 @@
 import dagster as dg
 
 from ml_platform.assets.room import key, patiently, room
-from ml_platform.modeling import pictures
+from ml_platform.modeling import drawing, pictures
 from ml_platform.modeling.spec import ModelSpec, Scoring
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
@@ -59,6 +59,6 @@ def _metadata(scored: Scored, link: str) -> dict[str, dg.MetadataValue]:
         "rejected_table": dg.MetadataValue.text(scored.rejected),
     }
     if scored.sample:
-        picture = pictures.as_markdown("answers", pictures.of_answers(scored.sample))
+        picture = drawing.as_markdown("answers", pictures.of_answers(scored.sample))
         metadata["answers"] = dg.MetadataValue.md(picture)
     return metadata

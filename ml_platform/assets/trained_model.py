@@ -8,7 +8,7 @@ import msgspec
 from mlflow.entities import Run, RunStatus
 
 from ml_platform.assets.room import BY, SOMEBODY, TRIGGER, patiently, room
-from ml_platform.modeling import governor, pictures, source_code
+from ml_platform.modeling import drawing, governor, source_code
 from ml_platform.modeling.candidate import Material, prepare, train
 from ml_platform.modeling.governor import Cause, Wish
 from ml_platform.modeling.spec import ModelSpec
@@ -18,6 +18,7 @@ from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.ledger import DecisionLedger
+from ml_platform.resources.pins import PinStore, pin_training
 from ml_platform.resources.products import Features, TrainedModel
 from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, REVISION, SPLIT, ExperimentTracking
 from ml_platform.resources.training_log import PLOTS, log_training
@@ -42,11 +43,12 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         features: Features,
         datasets: DatasetStore,
         bundles: BundleStore,
+        pins: PinStore,
         tracking: ExperimentTracking,
         ledger: DecisionLedger,
         clock: Clock,
     ) -> dg.MaterializeResult[TrainedModel]:
-        source = source_code.fingerprint(spec)
+        source, files = source_code.fingerprint(spec), source_code.files(spec)
         code = ModelCode.of(spec)
         with patiently(context):
             if TRIGGER not in context.run.tags and not features.as_of:
@@ -65,7 +67,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
                 context.log.info("the same rows, code and seed were trained before: nothing to train")
                 run = _claimed(context, tracking, spec, earlier)
             else:
-                run = _trained(context, tracking, code, material, bundles.path)
+                recipe = pin_training(pins, spec, material, files)
+                run = _trained(context, tracking, code, material, bundles.path, recipe)
         return _result(tracking, run, features, material.split, source)
 
     return trained_model
@@ -85,11 +88,12 @@ def _trained(
     code: ModelCode,
     material: Material,
     bundles: Path,
+    recipe: str,
 ) -> Run:
     """Train and log a new MLflow run."""
     with tracking.training_run(context, code.spec.name) as mlflow:
         candidate = train(code, material, bundles)
-        log_training(mlflow, code.spec, material, candidate, bundles)
+        log_training(mlflow, code.spec, material, candidate, bundles, recipe)
         run_id = mlflow.active_run().info.run_id
     return tracking.run(run_id)
 
@@ -116,7 +120,7 @@ def _result(
     )
     with tempfile.TemporaryDirectory() as folder:
         plots = tracking.download(run.info.run_id, PLOTS, Path(folder))
-        drawn = pictures.files_as_markdown(sorted(plots.glob("*.png")))
+        drawn = drawing.files_as_markdown(sorted(plots.glob("*.png")))
     return dg.MaterializeResult(
         value=product,
         metadata={

@@ -1,6 +1,7 @@
 """Clicks: what a person does to a model beside refreshing it, each a job whose launchpad asks for model and reason."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -8,10 +9,12 @@ import dagster as dg
 from ml_platform.assets.room import SOMEBODY
 from ml_platform.modeling.decisions import Outcome
 from ml_platform.modeling.promotion import PromotionError
-from ml_platform.modeling.spec import ModelSpec
+from ml_platform.modeling.spec import Approval, ModelSpec
+from ml_platform.resources.approval import ApprovalError, approve, refuse
 from ml_platform.resources.traffic import Doors, Order, RollbackError, repair, roll_back, switch
 
 ROLLBACK, REPAIR, PAUSE, RESUME = "rollback", "repair", "pause", "resume"
+APPROVE, REFUSE = "approve", "refuse"
 DOORS = {"tracking", "serving", "bundles", "ledger", "clock"}
 
 
@@ -24,7 +27,7 @@ def clicks(models: Sequence[ModelSpec]) -> list[dg.JobDefinition]:
         "by": dg.Field(str, default_value=SOMEBODY, description="Who wants it"),
     }
     to = dg.Field(str, is_required=False, description="The version to go back to; without it, the one before this")
-    return [
+    made = [
         _job(
             ROLLBACK, _roll_back, "Send traffic and alias back to an earlier version, proven first", asked | {"to": to}
         ),
@@ -32,6 +35,13 @@ def clicks(models: Sequence[ModelSpec]) -> list[dg.JobDefinition]:
         _job(PAUSE, _pause, "Let no schedule and no sensor refresh a model until it is resumed", asked),
         _job(RESUME, _resume, "Let schedules and sensors refresh a model again; closes an open circuit too", asked),
     ]
+    if any(spec.promotion.approval == Approval.HUMAN for spec in models):
+        which = dg.Field(str, is_required=False, description="The version; without it, the newest winner")
+        made += [
+            _job(APPROVE, _approve, "Release a winner that waits; it goes live a minute later", asked | {"to": which}),
+            _job(REFUSE, _refuse, "Refuse a winner for good", asked | {"to": which}),
+        ]
+    return made
 
 
 def click_config(job: str, **given: str) -> dict[str, Any]:
@@ -64,17 +74,13 @@ def _job(
 
 
 def _roll_back(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
-    try:
+    with _said_clearly():
         roll_back(order, doors, context.log.info)
-    except (RollbackError, PromotionError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _repair(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
-    try:
+    with _said_clearly():
         repair(order, doors, context.log.info)
-    except PromotionError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _pause(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
@@ -83,3 +89,24 @@ def _pause(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
 
 def _resume(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
     doors.ledger.record(switch(order, Outcome.RESUMED, context.run.run_id))
+
+
+def _approve(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
+    with _said_clearly():
+        version = approve(order, doors)
+    context.log.info(f"version {version.version} is released; the sensor `reconcile` takes it to live traffic")
+
+
+def _refuse(context: dg.OpExecutionContext, order: Order, doors: Doors) -> None:
+    with _said_clearly():
+        version = refuse(order, doors)
+    context.log.info(f"version {version.version} is refused for good")
+
+
+@contextmanager
+def _said_clearly() -> Iterator[None]:
+    """What a person can put right fails at once, and in one line."""
+    try:
+        yield
+    except (RollbackError, PromotionError, ApprovalError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error

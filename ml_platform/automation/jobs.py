@@ -17,6 +17,11 @@ def refresh_keys(spec: ModelSpec) -> list[dg.AssetKey]:
     return [dg.AssetKey([spec.name, name]) for name in ROOMS]
 
 
+def release_keys(spec: ModelSpec) -> list[dg.AssetKey]:
+    """The rooms that take a registered winner to live traffic; no data is pulled, and nothing is trained."""
+    return [dg.AssetKey([spec.name, name]) for name in ROOMS[ROOMS.index("trained_model") :]]
+
+
 def all_jobs(models: Sequence[ModelSpec]) -> list[UnresolvedAssetJobDefinition]:
     """The jobs, each over the rooms of every model; a run names the model by its selection."""
 

@@ -9,7 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from ml_platform.assets.room import TRIGGER
 from ml_platform.automation.clicks import REPAIR, click_config
 from ml_platform.automation.governing import is_under_way
-from ml_platform.automation.jobs import REFRESH, refresh_keys
+from ml_platform.automation.jobs import REFRESH, release_keys
 from ml_platform.automation.ticks import ThriftySensor
 from ml_platform.modeling.decisions import PLATFORM
 from ml_platform.modeling.reconciling import Diagnosis, Finding
@@ -82,6 +82,6 @@ def _remedy(spec: ModelSpec, found: Diagnosis, hour: str) -> dg.RunRequest:
     run_key = f"{spec.name} {found.words} {hour}"
     if found.finding is Finding.WINNER_WAITS:
         tags = {TRIGGER: f"reconcile: {Finding.WINNER_WAITS}"}
-        return dg.RunRequest(run_key=run_key, job_name=REFRESH, asset_selection=refresh_keys(spec), tags=tags)
+        return dg.RunRequest(run_key=run_key, job_name=REFRESH, asset_selection=release_keys(spec), tags=tags)
     config = click_config(REPAIR, model=spec.name, because=found.words, by=PLATFORM)
     return dg.RunRequest(run_key=run_key, job_name=REPAIR, run_config=config, tags={TRIGGER: "reconcile"})

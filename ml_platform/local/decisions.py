@@ -3,8 +3,9 @@
 import getpass
 import json
 import uuid
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from ml_platform.local.processes import PlatformError
@@ -12,6 +13,8 @@ from ml_platform.modeling.decisions import Entry, Outcome
 from ml_platform.modeling.promotion import ConflictError, PromotionError
 from ml_platform.modeling.spec import SpecError
 from ml_platform.models.catalogue import model as of_catalogue
+from ml_platform.resources import approval
+from ml_platform.resources.approval import ApprovalError
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.ledger import DecisionLedger
@@ -71,11 +74,25 @@ def moment(here: Settings, written: str | None) -> datetime:
 def rollback(here: Settings, model: str, to: str | None, because: str, say: Say) -> None:
     """Send traffic and alias of a model back."""
     _known(model)
-    try:
+    with _correctable():
         release = roll_back(_order(here, model, because, to), _doors(here), say)
-    except (RollbackError, PromotionError, ConflictError) as error:
-        raise PlatformError(str(error)) from error
     say(f"{model}: version {release.version} answers")
+
+
+def approve(here: Settings, model: str, version: str | None, because: str, by: str, say: Say) -> None:
+    """Release a winner that waits."""
+    _known(model)
+    with _correctable():
+        released = approval.approve(replace(_order(here, model, because, version), actor=by), _doors(here))
+    say(f"{model}: version {released.version} is released by {by}")
+
+
+def refuse(here: Settings, model: str, version: str | None, because: str, by: str, say: Say) -> None:
+    """Refuse a winner for good."""
+    _known(model)
+    with _correctable():
+        refused = approval.refuse(replace(_order(here, model, because, version), actor=by), _doors(here))
+    say(f"{model}: version {refused.version} is refused by {by} and will not be tried again")
 
 
 def automation(here: Settings, model: str, outcome: Outcome, because: str, say: Say) -> None:
@@ -94,6 +111,15 @@ def line(entry: Entry) -> str:
 def _order(here: Settings, model: str, because: str, to: str | None = None) -> Order:
     now = Clock(file=here.clock).now()
     return Order(model=model, actor=getpass.getuser(), because=because, at=now, to=to)
+
+
+@contextmanager
+def _correctable() -> Iterator[None]:
+    """What a person can put right is one line."""
+    try:
+        yield
+    except (RollbackError, PromotionError, ConflictError, ApprovalError) as error:
+        raise PlatformError(str(error)) from error
 
 
 def _ledger(here: Settings) -> DecisionLedger:

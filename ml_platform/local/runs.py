@@ -12,6 +12,8 @@ from ml_platform.local.processes import PlatformError
 LOCATION = {"repositoryLocationName": "ml_platform", "repositoryName": "__repository__"}
 REFRESH = "refresh"
 AS_OF, FULL_SYNC = "ml_platform/as_of", "ml_platform/full_sync"
+RELEASE_ROOMS = ("trained_model", "evaluation", "registered_model", "image", "deployment")
+"""The rooms that take a registered winner to live traffic."""
 TRIGGER, BY = "ml_platform/trigger", "ml_platform/by"
 WAITING = ("QUEUED",)
 UNDER_WAY = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
@@ -134,14 +136,14 @@ class DagsterPage:
 
     url: str
 
-    def submit_refresh(self, model: str, tags: Mapping[str, str]) -> str:
-        """A run that refreshes the model is queued; its id.
+    def submit_refresh(self, model: str, tags: Mapping[str, str], rooms: Sequence[str] = ()) -> str:
+        """A run that refreshes the model is queued, in all its rooms or in these; its id.
 
         Raises:
             PlatformError: when Dagster does not take it.
         """
         paths = self.refreshable()
-        keys = [path for path in paths if path[0] == model]
+        keys = [path for path in paths if path[0] == model and (not rooms or path[1] in rooms)]
         if not keys:
             known = ", ".join(sorted({path[0] for path in paths}))
             msg = f"there is no model {model!r}; there are: {known or 'none yet'}"

@@ -57,6 +57,8 @@ class Predictor:
     features: FeatureSet
     engine: Engine
     golden: Golden
+    size: int
+    """Bytes on disk."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -147,6 +149,7 @@ def load(folder: Path, digest: str, threads: int = 1) -> Predictor:
         features=features,
         engine=_engine(manifest, features, (folder / f"model.{manifest.engine}").read_bytes(), threads),
         golden=read_golden(folder, digest),
+        size=sum(file.stat().st_size for file in folder.iterdir()),
     )
 
 

@@ -132,25 +132,43 @@ def train(code: ModelCode, material: Material, bundles: Path) -> Candidate:
     if not material.judged.any():
         msg = f"model {spec.name!r}: no held-out row has a known label, so nothing can be judged; wait for more rows"
         raise NothingToJudgeError(msg)
-    rows = material.table.filter(material.train)
-    seen = _features(code, rows)
-    pipeline, classes = fit(code, seen, _label(rows))
+    fitted, seen = _fitted(code, material.table.filter(material.train))
+    columns = as_columns(material.inputs.filter(material.judged), code.inputs)
+    label = _label(material.table.filter(material.judged))
+    return Candidate(
+        pipeline=fitted.pipeline,
+        packed=pack(fitted, seen, columns, bundles, seed=spec.seed),
+        actual=label if spec.task is Task.REGRESSION else as_classes(label),
+        rows_trained=int(material.train.sum()),
+    )
+
+
+def train_again(code: ModelCode, rows: pl.DataFrame, bundles: Path) -> Predictor:
+    """The model fitted on exactly these validated rows, in their order, as it would be served.
+
+    Raises:
+        UntrustedModelError: when the pipeline holds a type that is not allowed.
+        UnfaithfulBundleError: when the bundle answers differently from the pipeline.
+    """
+    columns = as_columns(rows, code.inputs)
+    table = features_table(code, rows, code.features.compute(columns), code.label(rows))
+    fitted, seen = _fitted(code, table)
+    return pack(fitted, seen, columns, bundles, seed=code.spec.seed).predictor
+
+
+def _fitted(code: ModelCode, table: pl.DataFrame) -> tuple[Fitted, FeatureMatrix]:
+    """The pipeline fitted on rows of the features table, and their features."""
+    seen = _features(code, table)
+    pipeline, classes = fit(code, seen, _label(table))
     fitted = Fitted(
         pipeline=pipeline,
-        task=spec.task,
+        task=code.spec.task,
         classes=classes,
         fields=code.inputs,
         features=code.features,
         features_module=code.features_module,
     )
-    columns = as_columns(material.inputs.filter(material.judged), code.inputs)
-    label = _label(material.table.filter(material.judged))
-    return Candidate(
-        pipeline=pipeline,
-        packed=pack(fitted, seen, columns, bundles, seed=spec.seed),
-        actual=label if spec.task is Task.REGRESSION else as_classes(label),
-        rows_trained=len(rows),
-    )
+    return fitted, seen
 
 
 def pack(fitted: Fitted, seen: FeatureMatrix, columns: Mapping[str, Column], bundles: Path, *, seed: int) -> Packed:

@@ -1,26 +1,23 @@
-"""Pictures: what people would rather look at than read, drawn without a display."""
+"""Pictures of a model: what people would rather look at than read."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn import calibration, inspection, metrics
 
+from ml_platform.modeling.bootstrap import Interval
 from ml_platform.modeling.columns import Column, Kind
+from ml_platform.modeling.drawing import BLUE, GREY, empty
 from ml_platform.modeling.engine import as_frame
 from ml_platform.modeling.features import FeatureMatrix
 from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.spec import Task
 
-BLUE, GREY = "#2a6fdb", "#9aa3ad"
 IMPORTANCE_ROWS = 500
 MOST_LABELS = 20
 
@@ -56,7 +53,7 @@ def importances(
 
 def of_importances(values: Mapping[str, float], most: int = 15) -> Figure:
     """A bar for each of the most important features."""
-    figure, axes = _figure(height=0.28 * min(len(values), most) + 1.0)
+    figure, axes = empty(height=0.28 * min(len(values), most) + 1.0)
     names = list(values)[:most][::-1]
     axes.barh(names, [values[n] for n in names], color=BLUE)
     axes.set_xlabel("score lost when the feature is shuffled")
@@ -65,7 +62,7 @@ def of_importances(values: Mapping[str, float], most: int = 15) -> Figure:
 
 def of_performance(ends: Sequence[datetime], found: Sequence[Sequence[float]], promise: float) -> Figure:
     """A metric over time, each (value, low, high), beside what was promised."""
-    figure, axes = _figure(width=7.0)
+    figure, axes = empty(width=7.0)
     values, low, high = np.asarray(found).T
     axes.errorbar(list(ends), values, yerr=[values - low, high - values], color=BLUE, marker="o", capsize=3)
     axes.axhline(promise, color=GREY, linestyle=":", label="promised")
@@ -75,17 +72,9 @@ def of_performance(ends: Sequence[datetime], found: Sequence[Sequence[float]], p
     return figure
 
 
-def as_png(figure: Figure) -> bytes:
-    """The picture as a PNG file."""
-    out = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(out, format="png", dpi=72)
-    return out.getvalue()
-
-
 def of_answers(values: Sequence[Any]) -> Figure:
     """How often each answer was given: a histogram of numbers, a bar for each of the most frequent labels."""
-    figure, axes = _figure()
+    figure, axes = empty()
     if all(isinstance(value, float) for value in values):
         axes.hist(np.asarray(values), bins=40, color=BLUE)
         axes.set(title="Answers", ylabel="rows")
@@ -96,28 +85,21 @@ def of_answers(values: Sequence[Any]) -> Figure:
     return figure
 
 
-def as_markdown(name: str, figure: Figure) -> str:
-    """A picture inline, as Dagster's page shows it."""
-    return _inline(name, as_png(figure))
-
-
-def files_as_markdown(files: Sequence[Path]) -> str:
-    """PNG files inline, as Dagster's page shows them."""
-    return "\n\n".join(_inline(file.stem, file.read_bytes()) for file in files)
-
-
-def _inline(name: str, png: bytes) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
-
-
-def _figure(width: float = 5.0, height: float = 3.4, columns: int = 1) -> tuple[Figure, Any]:
-    """An empty picture, inches wide and high, and its axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns)
+def of_gain(gain: Interval, marks: Mapping[str, float]) -> Figure:
+    """An interval of a gain against what it is measured by; right is better."""
+    figure, axes = empty(height=1.6)
+    axes.plot([gain.low, gain.high], [0, 0], color=BLUE, linewidth=3)
+    axes.plot([gain.estimate], [0], marker="o", color=BLUE)
+    axes.axvline(0, color=GREY)
+    for name, at in marks.items():
+        axes.axvline(at, color=GREY, linestyle=":")
+        axes.annotate(name, (at, 0.9), xycoords=("data", "axes fraction"), fontsize=8)
+    axes.set(yticks=[], ylim=(-1, 1), xlabel="challenger better by")
+    return figure
 
 
 def _roc_pr(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Figure:
-    figure, (left, right) = _figure(width=8.0, columns=2)
+    figure, (left, right) = empty(width=8.0, columns=2)
     false, true, _ = metrics.roc_curve(positive, scores)
     left.plot(false, true, color=BLUE)
     left.plot([0, 1], [0, 1], color=GREY, linestyle=":")
@@ -130,7 +112,7 @@ def _roc_pr(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Figure:
 
 
 def _calibration(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Figure:
-    figure, axes = _figure()
+    figure, axes = empty()
     observed, said = calibration.calibration_curve(positive, scores, n_bins=10, strategy="quantile")
     axes.plot(said, observed, marker="o", color=BLUE)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
@@ -139,7 +121,7 @@ def _calibration(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Fi
 
 
 def _confusion(actual: Column, predicted: Predictions) -> Figure:
-    figure, axes = _figure()
+    figure, axes = empty()
     metrics.ConfusionMatrixDisplay.from_predictions(
         actual, predicted.labels(), labels=list(predicted.classes), ax=axes, cmap="Blues", colorbar=False
     )
@@ -148,7 +130,7 @@ def _confusion(actual: Column, predicted: Predictions) -> Figure:
 
 
 def _residuals(actual: NDArray[np.float64], said: NDArray[np.float64]) -> Figure:
-    figure, (left, right) = _figure(width=8.0, columns=2)
+    figure, (left, right) = empty(width=8.0, columns=2)
     left.scatter(said, actual - said, s=8, alpha=0.5, color=BLUE)
     left.axhline(0, color=GREY, linestyle=":")
     left.set(title="Residuals", xlabel="predicted", ylabel="actual - predicted")

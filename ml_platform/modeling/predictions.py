@@ -1,6 +1,6 @@
 """Predictions: a model's answers, whichever engine made them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,10 @@ class Predictions:
     task: Task
     scores: NDArray[np.float64]
     classes: tuple[Any, ...] = ()
+
+    def at(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> "Predictions":
+        """Those of some of the rows."""
+        return replace(self, scores=self.scores[rows])
 
     def labels(self) -> Column:
         """The predicted label of each row: the likeliest class, the first of tied ones, or the value."""

@@ -1,14 +1,16 @@
 """Scoring: what a model's predictions are worth on rows it has not seen, overall and per slice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn import metrics
 
 from ml_platform.modeling.columns import Column
 from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.spec import Task
+from ml_platform.modeling.weighted_metrics import log_losses
 
 MIN_SLICE_ROWS = 30
 
@@ -22,7 +24,7 @@ def score(actual: Column, predicted: Predictions) -> dict[str, float]:
     return {
         "accuracy": float(metrics.accuracy_score(actual, predicted.labels())),
         "f1_macro": float(metrics.f1_score(actual, predicted.labels(), average="macro")),
-        "log_loss": _log_loss(actual, predicted),
+        "log_loss": float(log_losses(actual, predicted).mean()),
     }
 
 
@@ -31,19 +33,18 @@ def score_slices(
 ) -> dict[str, dict[str, float]]:
     """The metric within each value of each slicing column, for values with enough rows to say something."""
     found: dict[str, dict[str, float]] = {}
-    for name, values in slices.items():
-        for value in _distinct(values):
-            inside = values == value
-            if inside.sum() < MIN_SLICE_ROWS:
-                continue
-            part = Predictions(task=predicted.task, scores=predicted.scores[inside], classes=predicted.classes)
-            scores = score(actual[inside], part)
-            if metric in scores:
-                found[f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"] = {
-                    "rows": float(inside.sum()),
-                    metric: scores[metric],
-                }
+    for name, inside in slices_of(slices):
+        scores = score(actual[inside], predicted.at(inside)) if inside.sum() >= MIN_SLICE_ROWS else {}
+        if metric in scores:
+            found[name] = {"rows": float(inside.sum()), metric: scores[metric]}
     return found
+
+
+def slices_of(columns: Mapping[str, Column]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Each value of each slicing column, as `column=value`, and which rows have it."""
+    for name, values in columns.items():
+        for value in _distinct(values):
+            yield f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}", values == value
 
 
 def _distinct(values: Column) -> list[Any]:
@@ -62,15 +63,6 @@ def _binary(actual: Column, predicted: Predictions) -> dict[str, float]:
         scores["roc_auc"] = float(metrics.roc_auc_score(positive, predicted.scores))
         scores["average_precision"] = float(metrics.average_precision_score(positive, predicted.scores))
     return scores
-
-
-def _log_loss(actual: Column, predicted: Predictions) -> float:
-    """The mean surprise; a class that the model has never seen surprises it completely."""
-    columns = {label: i for i, label in enumerate(predicted.classes)}
-    said = [
-        row[columns[label]] if label in columns else 0.0 for label, row in zip(actual, predicted.scores, strict=True)
-    ]
-    return float(-np.log(np.clip(said, np.finfo(float).eps, 1)).mean())
 
 
 def _regression(actual: Column, predicted: Predictions) -> dict[str, float]:

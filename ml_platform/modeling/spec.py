@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import Literal
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 RESERVED = frozenset({"fleet"})
+MIN_CONFIDENCE, MAX_CONFIDENCE = 0.5, 0.999
 SCORE_TOLERANCE, ERROR_TOLERANCE = 0.02, 0.05
 """What counts as as good: so much less of a score, or so large a share more of an error."""
 
@@ -68,17 +70,41 @@ class QualityPolicy:
     max_source_age: timedelta = timedelta(days=30)
 
 
+class Approval(StrEnum):
+    """Who lets a winner go live: the gate alone, or a person after it."""
+
+    AUTO = "auto"
+    HUMAN = "human"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromotionPolicy:
-    """When a challenger goes live.
+    """When a challenger goes live. Gains, margins and floors are in the metric's own unit.
 
-    `floor` is what a model must reach at all, in the metric's own unit: at least for a score, at most for an error.
-    `min_improvement` is by how much it must beat the champion on the same holdout.
+    `floor` is what a model must reach at all: at least for a score, at most for an error.
+
+    There are two ways to beat a champion, both by the interval of the gain on the shared holdout, at `confidence`.
+    *Superiority*: the whole interval is above 0, and the gain itself is more than `min_improvement`. *Non-inferiority*,
+    once the champion is older than `max_age` (never when None): the whole interval is above minus `margin`.
+
+    Guardrails hold for every winner; where chance plays a part, only what is beyond doubt breaks one. No slice is worse
+    by more than `max_slice_drop`, the calibration error has not grown by more than `max_calibration_drop`, one row
+    takes at most `max_latency_ratio` times as long as with the champion, the bundle is at most `max_bundle_mib` large.
+    `math.inf` switches a guardrail off. A margin or slice drop of None is 0.02 for a score, and for an error 5 % of the
+    champion's.
     """
 
     metric: str
     floor: float
     min_improvement: float = 0.0
+    confidence: float = 0.95
+    margin: float | None = None
+    max_age: timedelta | None = timedelta(days=28)
+    max_slice_drop: float | None = None
+    max_calibration_drop: float = 0.02
+    max_latency_ratio: float = 3.0
+    max_bundle_mib: float = 500.0
+    approval: Approval | Literal["auto", "human"] = Approval.AUTO
     holdout: float = 0.25
 
 
@@ -187,10 +213,9 @@ class ModelSpec:
         metrics = METRICS[self.task]
         if self.promotion.metric not in metrics:
             self._refuse("promotion.metric", f"for a {self.task} model choose one of {', '.join(metrics)}")
-        if not 0 < self.promotion.holdout < 1:
-            self._refuse("promotion.holdout", "give the share of rows to hold out, between 0 and 1")
-        if self.promotion.min_improvement < 0:
-            self._refuse("promotion.min_improvement", "give 0 or more")
+        for name, (is_right, remedy) in self._promotion_rules().items():
+            if not is_right:
+                self._refuse(f"promotion.{name}", remedy)
         if not 0 <= self.quality.max_quarantine_share < 1:
             self._refuse("quality.max_quarantine_share", "give a share between 0 and 1")
         if self.quality.max_source_age < timedelta(minutes=1):
@@ -201,6 +226,29 @@ class ModelSpec:
         for where, cron in self._crons().items():
             if len(cron.split()) != 5:  # noqa: PLR2004 - the five fields of cron
                 self._refuse(where, "write five cron fields, such as '0 0 * * 0' for Sunday midnight")
+
+    def _promotion_rules(self) -> dict[str, tuple[bool, str]]:
+        """Whether each number of the policy can be meant, and what else to write."""
+        policy, a_score = self.promotion, self.direction is Direction.UP
+        tolerances = {"margin": policy.margin, "max_slice_drop": policy.max_slice_drop}
+        return {
+            "floor": (
+                policy.floor <= 1 if a_score else policy.floor >= 0,
+                _floor_remedy(policy.metric, self.direction),
+            ),
+            "holdout": (0 < policy.holdout < 1, "give the share of rows to hold out, between 0 and 1"),
+            "min_improvement": (policy.min_improvement >= 0, "give 0 or more, in the metric's own unit"),
+            "confidence": (MIN_CONFIDENCE <= policy.confidence <= MAX_CONFIDENCE, "give 0.5 to 0.999, such as 0.95"),
+            "max_age": (policy.max_age is None or policy.max_age > timedelta(0), "give a time, or None for never"),
+            **{
+                name: (given is None or given >= 0, "give 0 or more, in the metric's own unit, or None for the default")
+                for name, given in tolerances.items()
+            },
+            "max_calibration_drop": (policy.max_calibration_drop >= 0, "give a share, 0 or more, such as 0.02"),
+            "max_latency_ratio": (policy.max_latency_ratio >= 1, "give 1 or more: how many times as long it may take"),
+            "max_bundle_mib": (policy.max_bundle_mib > 0, "give more than 0 MiB"),
+            "approval": (policy.approval in set(Approval), "write 'auto', or 'human' for a person to release winners"),
+        }
 
     def _check_retrain(self, policy: RetrainPolicy) -> None:
         need, of = policy.drift_windows
@@ -249,3 +297,9 @@ class ModelSpec:
         if given is not None:
             return given
         return SCORE_TOLERANCE if self.direction is Direction.UP else ERROR_TOLERANCE * abs(champion)
+
+
+def _floor_remedy(metric: str, direction: Direction) -> str:
+    if direction is Direction.UP:
+        return f"{metric} is never above 1; give what a model must reach at least, such as 0.65"
+    return f"{metric} is never below 0; give what it may be at most"

@@ -29,6 +29,7 @@ NEWEST = "select * from decisions where model = %s order by id desc limit %s"
 COUNTING = """
 select * from decisions where model = %s and not (kind = 'trigger' and outcome = 'refused') order by id desc limit %s
 """
+SINCE = "select * from decisions where model = %s and at >= %s order by id desc limit 10000"
 BY_KEY = "select * from decisions where key = %s"
 SERVED = "select * from decisions where model = %s and outcome = 'live' and at <= %s order by at desc, id desc limit 1"
 LIVES = """
@@ -94,6 +95,11 @@ class DecisionLedger(dg.ConfigurableResource[None]):
         """The newest decisions about a model, newest first."""
         with self._connection() as connection:
             return _entries(connection.execute(NEWEST, (model, limit)))
+
+    def since(self, model: str, moment: datetime) -> list[Entry]:
+        """The decisions about a model from a moment on, newest first."""
+        with self._connection() as connection:
+            return _entries(connection.execute(SINCE, (model, moment)))
 
     def served(self, model: str, at: datetime) -> Entry | None:
         """The decision that made live what answered at that time; None when nothing did."""

@@ -4,7 +4,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
+from http import HTTPStatus
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -28,8 +30,12 @@ DATA_VERSION = "ml_platform.data_version"
 REVISION = "ml_platform.code_revision"
 SPLIT = "ml_platform.split"
 ENGINE = "ml_platform.engine"
+RECIPE = "ml_platform.recipe"
 MODEL_URI = "ml_platform.model_uri"
 REFUSED = "ml_platform.refused"
+WAITING = "ml_platform.waiting"
+RELEASED_BY, RELEASED_BECAUSE = "ml_platform.released_by", "ml_platform.released_because"
+REGISTERED_AT = "ml_platform.registered_at"
 CHALLENGER, CHAMPION = "challenger", "champion"
 ENDINGS = {
     dg.DagsterRunStatus.SUCCESS: RunStatus.FINISHED,
@@ -45,6 +51,7 @@ class Version:
     version: str
     run_id: str
     tags: Mapping[str, str]
+    registered_at: datetime
 
     @property
     def digest(self) -> str:
@@ -163,7 +170,11 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         if not folder.exists():
             store.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=store, prefix=".download-") as temporary:
-                downloaded = self.download(run_id, f"bundle/{digest}", Path(temporary))
+                try:
+                    downloaded = self.download(run_id, f"bundle/{digest}", Path(temporary))
+                except (MlflowException, requests.HTTPError, OSError) as error:
+                    msg = f"MLflow's run {run_id} has no bundle {digest[:12]} any more ({error})"
+                    raise bundle.BundleError(msg) from error
                 bundle.check(downloaded, digest)
                 bundle.place(downloaded, folder)
         bundle.check(folder, digest)
@@ -180,17 +191,28 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
                 raise
 
     def pending(self, model: str) -> Version | None:
-        """The registered winner that is not live yet and has not been refused, if any."""
+        """The registered winner that may go live and does not answer yet, if any."""
         challenger = self.version_with_alias(model, CHALLENGER)
         champion = self.version_with_alias(model, CHAMPION)
-        if challenger is None or REFUSED in challenger.tags:
+        if challenger is None or {REFUSED, WAITING} & challenger.tags.keys():
             return None
         if champion is not None and int(champion.version) >= int(challenger.version):
             return None
         return challenger
 
-    def register(self, model: str, run_id: str, description: str, purpose: str) -> Version:
-        """The version of a run's model, named by the challenger alias; registered only once."""
+    def register(
+        self, model: str, run_id: str, description: str, purpose: str, now: datetime, waiting: str = ""
+    ) -> Version:
+        """The version of a run's model, named by the challenger alias; registered only once.
+
+        Args:
+            model: its registered model.
+            run_id: the run that trained it.
+            description: why it was registered.
+            purpose: what the model is for.
+            now: the time.
+            waiting: whom it waits for before it may go live, if for anybody.
+        """
         with reaching(self.url):
             run = self.client.get_run(run_id)
             try:
@@ -199,6 +221,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             there = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+            marks = {REGISTERED_AT: now.isoformat()} | ({WAITING: waiting} if waiting else {})
             copied = (FINGERPRINT, DIGEST, DATA_VERSION, REVISION, SPLIT)
             version = (
                 there[0]
@@ -209,7 +232,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
                     run_id=run_id,
                     model_id=run.data.tags[MODEL_URI].rpartition("/")[2],
                     description=description,
-                    tags={name: run.data.tags[name] for name in copied},
+                    tags={name: run.data.tags[name] for name in copied} | marks,
                 )
             )
             self.client.set_registered_model_alias(model, CHALLENGER, version.version)
@@ -219,6 +242,14 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         """Remember that a version must not go live; nobody tries again."""
         with reaching(self.url):
             self.client.set_model_version_tag(model, version, REFUSED, reason[:4000])
+
+    def release(self, model: str, version: str, by: str, because: str) -> None:
+        """A version that waits may go live: it is the challenger, and remembers who let it and why."""
+        with reaching(self.url):
+            self.client.set_registered_model_alias(model, CHALLENGER, version)
+            self.client.set_model_version_tag(model, version, RELEASED_BY, by)
+            self.client.set_model_version_tag(model, version, RELEASED_BECAUSE, because[:4000])
+            self.client.delete_model_version_tag(model, version, WAITING)
 
     def forgive(self, model: str, version: str) -> None:
         """A version that was refused may go live after all: a person wants it."""
@@ -242,10 +273,10 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             found = self.client.search_registered_models(max_results=1000)
         return {model.name: {str(a): str(v) for a, v in model.aliases.items()} for model in found}
 
-    def refusals(self) -> dict[str, frozenset[str]]:
-        """The versions of each registered model that must not go live, in one question."""
+    def tagged(self, tag: str) -> dict[str, frozenset[str]]:
+        """The versions of each registered model that have a tag, in one question."""
         with reaching(self.url):
-            found = self.client.search_model_versions(f"tags.`{REFUSED}` LIKE '%'", max_results=10_000)
+            found = self.client.search_model_versions(f"tags.`{tag}` LIKE '%'", max_results=10_000)
         return {
             model: frozenset(str(version.version) for version in versions)
             for model, versions in groupby(sorted(found, key=attrgetter("name")), key=attrgetter("name"))
@@ -283,10 +314,17 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
-        if isinstance(error, requests.RequestException) or "API request to" in str(error):
+        if _is_outage(error):
             msg = f"MLflow at {url} cannot be reached ({type(error).__name__}); is it running?"
             raise UnavailableError(msg) from error
         raise
+
+
+def _is_outage(error: MlflowException | requests.RequestException) -> bool:
+    """Whether MLflow did not answer, or only that it cannot right now; a plain no will not change."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return bool(error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR)
+    return isinstance(error, requests.RequestException) or "API request to" in str(error)
 
 
 @lru_cache(maxsize=4)
@@ -295,4 +333,8 @@ def _client(url: str) -> MlflowClient:
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(version=str(found.version), run_id=found.run_id or "", tags=dict(found.tags))
+    tags = dict(found.tags)
+    # The platform's clock may be set; MLflow's own time stands in where a version was registered without it.
+    written = tags.get(REGISTERED_AT)
+    at = datetime.fromisoformat(written) if written else datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
+    return Version(version=str(found.version), run_id=found.run_id or "", tags=tags, registered_at=at)

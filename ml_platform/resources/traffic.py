@@ -11,7 +11,7 @@ from ml_platform.modeling.reconciling import Diagnosis, Finding, Seen, diagnose
 from ml_platform.resources.bundles import BundleStore
 from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.serving import LocalServing
-from ml_platform.resources.tracking import CHALLENGER, CHAMPION, REFUSED, ExperimentTracking, Version
+from ml_platform.resources.tracking import CHALLENGER, CHAMPION, REFUSED, WAITING, ExperimentTracking, Version
 
 
 class RollbackError(RuntimeError):
@@ -67,17 +67,19 @@ def roll_back(order: Order, doors: Doors, say: Callable[[str], None]) -> Release
 
 def look(models: Sequence[str], doors: Doors) -> dict[str, Diagnosis]:
     """What traffic, alias and ledger say about each model, in one question to each."""
-    traffic, aliases, refused = doors.serving.live_versions(), doors.tracking.aliases(), doors.tracking.refusals()
+    traffic, aliases = doors.serving.live_versions(), doors.tracking.aliases()
+    refused, waiting = doors.tracking.tagged(REFUSED), doors.tracking.tagged(WAITING)
     lives = doors.ledger.lives(models)
     found = {}
     for model in models:
         named, earlier = aliases.get(model, {}), lives.get(model, [])
         champion, challenger = named.get(CHAMPION), named.get(CHALLENGER)
+        may_go_live = challenger not in waiting.get(model, frozenset())
         seen = Seen(
             traffic=traffic.get(model),
             alias=champion,
             ledger=earlier[0] if earlier else None,
-            pending=challenger if challenger and int(challenger) > int(champion or 0) else None,
+            pending=challenger if challenger and int(challenger) > int(champion or 0) and may_go_live else None,
             refused=refused.get(model, frozenset()),
             earlier=tuple(earlier),
         )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from ml_platform.modeling import pictures
+from ml_platform.modeling import drawing, pictures
 from ml_platform.modeling.answers import as_table
 from ml_platform.modeling.candidate import Candidate, Material
 from ml_platform.modeling.conversion import Converted
@@ -16,7 +16,7 @@ from ml_platform.modeling.scoring import score
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.logged_model import log_bundle
 from ml_platform.resources.revision import code_revision
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, REVISION, SPLIT
+from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, RECIPE, REVISION, SPLIT
 
 PLOTS, PIPELINE = "plots", "pipeline.skops"
 REFERENCE, ANSWERS = "reference.parquet", "reference_answers.parquet"
@@ -29,8 +29,18 @@ def log_training(
     material: Material,
     candidate: Candidate,
     bundles: Path,
+    recipe: str,
 ) -> None:
-    """Log params, metrics, plots, reference rows, bundle and model to the open run; a last tag says it is complete."""
+    """Log params, metrics, plots, reference rows, bundle and model to the open run; a last tag says it is complete.
+
+    Args:
+        mlflow: where to.
+        spec: the model.
+        material: its rows.
+        candidate: what became of them.
+        bundles: the folder that its bundle is in.
+        recipe: the hash of what it was trained from.
+    """
     packed = candidate.packed
     predictor = packed.predictor
     folder = bundles / predictor.digest
@@ -54,6 +64,7 @@ def log_training(
         REVISION: code_revision(),
         SPLIT: msgspec.json.encode(material.split).decode(),
         DIGEST: predictor.digest,
+        RECIPE: recipe,
         ENGINE: _served_by(packed.converted),
     }
     mlflow.set_tags(tags)
@@ -92,7 +103,7 @@ def _draw(spec: ModelSpec, candidate: Candidate, folder: Path) -> None:
     figures = pictures.of_predictions(candidate.actual, packed.predicted)
     figures["permutation_importance"] = pictures.of_importances(importances)
     for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(pictures.as_png(figure))
+        (folder / f"{name}.png").write_bytes(drawing.as_png(figure))
     (folder.parent / "permutation_importance.json").write_bytes(msgspec.json.encode(importances))
 
 
