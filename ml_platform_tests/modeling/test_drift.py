@@ -158,8 +158,7 @@ def test_a_change_is_found_and_said_in_words(reference: Profile, what: str) -> N
     assert words in found.reason
     assert found.value > found.threshold >= 0
     # Nothing but the changed column is blamed.
-    column = {"dependence alone": "amount"}.get(what, found.column.split(" and ")[0])
-    assert all(column in alarm.column for alarm in verdict.alarms)
+    assert all(found.columns[-1] in alarm.columns for alarm in verdict.alarms)
 
 
 def test_other_columns_and_other_types_are_a_change_of_the_schema(reference: Profile) -> None:
@@ -186,7 +185,7 @@ def test_several_references_share_the_stated_rate(reference: Profile) -> None:
 
     lower = judge([reference, answers], [rows, same.select(pl.col("probability") ** 2)], 1 / 365)
 
-    assert {alarm.column for alarm in lower.alarms} == {"probability"}
+    assert {alarm.columns for alarm in lower.alarms} == {("probability",)}
     assert judge([reference, answers], [rows, same], 1 / 365).state is State.OK
 
 

@@ -1,4 +1,4 @@
-"""Realised performance: a broken promise is seen, a kept one is not doubted, and too little is said to be too little."""
+"""Realised performance: a broken promise is seen, a kept one is not doubted, too little says nothing."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def scored(rows: int, signal: float, rng: np.random.Generator) -> tuple[np.ndarr
 def test_a_kept_promise_is_seldom_doubted_and_a_broken_one_is_seen() -> None:
     """Promise and outcome are measured on different rows of one population, each with its own noise."""
     states: dict[float, list[State]] = {1.0: [], 0.2: []}
-    for seed in range(100):
+    for seed in range(50):
         rng = np.random.default_rng(seed)
         promised = realised("roc_auc", *scored(400, 1.0, rng), SEED)
         assert promised is not None
@@ -42,8 +42,8 @@ def test_a_kept_promise_is_seldom_doubted_and_a_broken_one_is_seen() -> None:
             outcome = realised("roc_auc", *scored(400, signal, rng), SEED)
             found.append(judge(outcome, promise, Direction.UP, 100)[0])
 
-    assert states[1.0].count(State.DEGRADED) <= 4
-    assert states[0.2].count(State.DEGRADED) >= 90
+    assert states[1.0].count(State.DEGRADED) <= 3
+    assert states[0.2].count(State.DEGRADED) >= 45
 
 
 def test_the_interval_holds_the_truth() -> None:

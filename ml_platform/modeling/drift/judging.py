@@ -14,7 +14,6 @@ from ml_platform.modeling.drift.profile import Profile
 from ml_platform.modeling.drift.statistics import Measure, Moments, distances, never_seen, resampled
 
 FEWEST_BLOCKS = 40
-MOST_ALARMS = 20
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,16 +42,29 @@ def judge(profiles: Sequence[Profile], windows: Sequence[pl.DataFrame], rate: fl
     found: list[tuple[float, Alarm]] = []
     for (profile, window), threshold in zip(pairs, calibration.thresholds, strict=True):
         found += _moved(profile, window, threshold, calibration)
-    # Correlations last: a column that moved moves them too.
-    found.sort(key=lambda pair: (pair[1].measure == Measure.CORRELATION, -pair[0]))
-    return _verdict(State.DRIFTED if found else State.OK, [alarm for _, alarm in found], basis)
+    return _verdict(State.DRIFTED if found else State.OK, _said_once(found), basis)
+
+
+def _said_once(found: Sequence[tuple[float, Alarm]]) -> list[Alarm]:
+    """Of each column what surprises most, the greatest surprise first; correlations only of columns that stayed.
+
+    A column that moves takes its level, its shares and its correlations along: one thing happened, not many.
+    """
+    alarms: list[Alarm] = []
+    moved: set[str] = set()
+    for _, alarm in sorted(found, key=lambda pair: (len(pair[1].columns), -pair[0])):
+        if moved.isdisjoint(alarm.columns):
+            alarms.append(alarm)
+            if len(alarm.columns) == 1:
+                moved.update(alarm.columns)
+    return alarms
 
 
 def _verdict(state: State, alarms: Sequence[Alarm], basis: Basis) -> Verdict:
     reason = f"none of {basis.statistics} statistics is further off than chance takes it"
     if alarms:
         reason = f"{alarms[0].reason}{f'; and {len(alarms) - 1} more' if len(alarms) > 1 else ''}"
-    return Verdict(state=state, reason=reason, alarms=tuple(alarms[:MOST_ALARMS]), basis=basis)
+    return Verdict(state=state, reason=reason, alarms=tuple(alarms), basis=basis)
 
 
 def _basis(profiles: Sequence[Profile], rate: float) -> Basis:
