@@ -61,6 +61,7 @@ class PatientProtocol(ExchangeProtocol):
     _arrived = 0
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
+    _closing: asyncio.TimerHandle | None = None
     _keep_alive = True
 
     @property
@@ -79,6 +80,8 @@ class PatientProtocol(ExchangeProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is to come."""
         self._clear_deadline()
+        if self._closing is not None:
+            self._closing.cancel()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -150,6 +153,17 @@ class PatientProtocol(ExchangeProtocol):
             self._stalled = None
         super().resume_writing()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """It has had its answer for a while, and asks nothing more."""
+        if not self.transport.is_closing():
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Closing waits for the client to take what was written, but not for ever."""
+        super()._hang_up()
+        if self._closing is None:
+            self._closing = self.loop.call_later(STALLS * self.config.request_seconds, self.transport.abort)
+
     def _fed(self, data: bytes) -> bytes:
         """Let the parser read; what it has left is to be read as well."""
         try:
@@ -201,7 +215,7 @@ class PatientProtocol(ExchangeProtocol):
             seconds = self.config.request_seconds
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the {what} did not arrive within {seconds:g} s")
         else:
-            self.transport.close()
+            self._hang_up()
 
     def _is_idle(self) -> bool:
         """Nothing is asked, and nothing tells it to hang up: bytes came that are no request, or the end of one."""
@@ -225,7 +239,7 @@ class PatientProtocol(ExchangeProtocol):
             self.cycle.message_event.set()
         if self._in_headers or not self.is_arriving or not self.cycle.response_started:
             self._write(Response.of({"error": error}, status), keep_alive=False)
-        self.transport.close()
+        self._hang_up()
 
     def _hang_up_afterwards(self) -> None:
         """The requests before the one that is refused are answered."""

@@ -49,8 +49,11 @@ class ExchangeProtocol(HttpToolsProtocol):
         head_only = cycle.scope["method"] == "HEAD"
         self._write(response, keep_alive=cycle.keep_alive, head_only=head_only)
         if not cycle.keep_alive:
-            self.transport.close()
+            self._hang_up()
         self.on_response_complete()
+
+    def _hang_up(self) -> None:
+        self.transport.close()
 
     def _write(self, response: Response, *, keep_alive: bool, head_only: bool = False) -> None:
         headers: Iterable[Header] = (*self.server_state.default_headers, *response.headers)
