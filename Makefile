@@ -23,8 +23,8 @@ help: ## Show this list
 run: setup ## Start the platform: from PostgreSQL tables to live traffic (options: make run ARGS="--dagster-port 3001")
 	@$(BIN)/ml-platform up $(ARGS)
 
-test: setup ## Run every test (options: make test ARGS="-k launcher")
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## Run every test, two at a time (options: make test ARGS="-k launcher -n 0")
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: setup ## Check style, types, layers, the lock file, and that the definitions load
 	@$(BIN)/ruff check .
@@ -34,7 +34,7 @@ check: setup ## Check style, types, layers, the lock file, and that the definiti
 	@$(UV) lock --check --quiet
 	@$(BIN)/python -W error::Warning:ml_platform -c "import ml_platform.definitions"
 
-bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate, serving, score, drift, new-model
+bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate, serving, score, drift, gate, new-model
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
 # The stamp holds the folder's path: an environment does not survive being moved.

@@ -22,9 +22,9 @@ def main(model: str, folder: Path, rows: Path) -> None:
     """Train, and answer the golden rows."""
     models.__path__ = [str(folder / "models")]
     code = ModelCode.of(catalogue.model(model))
-    predictor = train_again(code, pl.read_parquet(rows), folder / "bundles")
     golden = msgspec.json.decode((folder / "golden.json").read_bytes(), type=tuple[dict[str, Any], ...])
-    (folder / "answers.json").write_bytes(msgspec.json.encode(predictor.answer(golden)))
+    answers = train_again(code, pl.read_parquet(rows), golden)
+    (folder / "answers.json").write_bytes(msgspec.json.encode(answers))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The candidate: a model trained on the rows it may see, bundled, with its answers on the rows it may not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +17,7 @@ from ml_platform.modeling.conversion import Converted, convert
 from ml_platform.modeling.engine import SklearnEngine
 from ml_platform.modeling.features import FeatureMatrix, FeatureSet, as_matrix
 from ml_platform.modeling.predictions import Predictions
-from ml_platform.modeling.schema import Field
+from ml_platform.modeling.schema import Field, Row, read_rows
 from ml_platform.modeling.spec import Task
 from ml_platform.modeling.splitting import Split
 from ml_platform.modeling.training import ModelCode, as_classes, fingerprint, fit, pick_golden
@@ -143,17 +143,12 @@ def train(code: ModelCode, material: Material, bundles: Path) -> Candidate:
     )
 
 
-def train_again(code: ModelCode, rows: pl.DataFrame, bundles: Path) -> Predictor:
-    """The model fitted on exactly these validated rows, in their order, as it would be served.
-
-    Raises:
-        UntrustedModelError: when the pipeline holds a type that is not allowed.
-        UnfaithfulBundleError: when the bundle answers differently from the pipeline.
-    """
-    columns = as_columns(rows, code.inputs)
-    table = features_table(code, rows, code.features.compute(columns), code.label(rows))
-    fitted, seen = _fitted(code, table)
-    return pack(fitted, seen, columns, bundles, seed=code.spec.seed).predictor
+def train_again(code: ModelCode, rows: pl.DataFrame, golden: Sequence[Row]) -> list[dict[str, Any]]:
+    """The answers to golden rows of the pipeline fitted on exactly these validated rows, in their order."""
+    features = code.features.compute(as_columns(rows, code.inputs))
+    fitted, _ = _fitted(code, features_table(code, rows, features, code.label(rows)))
+    asked = code.features.matrix(read_rows(golden, code.inputs))
+    return _predicted(fitted, asked).as_json()
 
 
 def _fitted(code: ModelCode, table: pl.DataFrame) -> tuple[Fitted, FeatureMatrix]:
@@ -189,8 +184,7 @@ def pack(fitted: Fitted, seen: FeatureMatrix, columns: Mapping[str, Column], bun
     skops = trust.dump(fitted.pipeline)
     converted = convert(fitted.pipeline, fitted.task, kinds, fitted.classes, seen, seed=seed)
     features = fitted.features.matrix(columns)
-    scores = SklearnEngine(fitted.task, fitted.pipeline, tuple(kinds.items())).scores(features)
-    predicted = Predictions(task=fitted.task, scores=scores, classes=fitted.classes)
+    predicted = _predicted(fitted, features)
     digest = bundle.write(
         bundles,
         task=fitted.task,
@@ -208,6 +202,12 @@ def pack(fitted: Fitted, seen: FeatureMatrix, columns: Mapping[str, Column], bun
         features=features,
         predicted=predicted,
     )
+
+
+def _predicted(fitted: Fitted, features: FeatureMatrix) -> Predictions:
+    """The pipeline's own predictions."""
+    scores = SklearnEngine(fitted.task, fitted.pipeline, tuple(fitted.features.kinds.items())).scores(features)
+    return Predictions(task=fitted.task, scores=scores, classes=fitted.classes)
 
 
 def _golden(fields: tuple[Field, ...], columns: Mapping[str, Column], predicted: Predictions) -> Golden:

@@ -132,7 +132,7 @@ def _verdict(
     if scores.champion is None or scores.gain is None:
         unable = f"the champion, version {champion.version}, cannot be compared with: {champion.incomparable}"
         return Way.UNOPPOSED, f"{meets}; {unable}"
-    said = f"{said}, better than the champion's {scores.champion:.4f} by {scores.gain}"
+    said = f"{said}, the champion's {scores.champion:.4f}, gain {scores.gain}"
     margin = spec.tolerance(policy.margin, scores.champion)
     way, why = _way(policy, scores.gain, champion.age, margin, logs_otherwise=logs_otherwise)
     return way, f"{said}: {why}"

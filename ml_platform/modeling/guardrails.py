@@ -86,8 +86,8 @@ def _calibration(spec: ModelSpec, holdout: Holdout, challenger: Contender, champ
         seed=spec.seed,
     )
     said = (
-        f"calibration error {errors[0]:.4f}, the champion's {errors[1]:.4f}: better by {gain}; broken when it is "
-        f"certainly worse by more than {most:g} (max_calibration_drop)"
+        f"calibration error {errors[0]:.4f}, the champion's {errors[1]:.4f}, gain {gain}; broken when it is worse by "
+        f"more than {most:g} beyond doubt (max_calibration_drop)"
     )
     yield Guardrail(name="calibration", holds=gain.high >= -most, said=said)
 
@@ -118,8 +118,8 @@ def _slice(
         most_rows=SLICE_ROWS,
     )
     said = (
-        f"{len(actual)} rows, {spec.promotion.metric} better by {gain}; broken when it is certainly worse by more than "
-        f"{most:.4g} (max_slice_drop)"
+        f"{len(actual)} rows, {spec.promotion.metric} gain {gain}; broken when it is worse by more than {most:.4g} "
+        f"beyond doubt (max_slice_drop)"
     )
     # Where the metric has no value, nothing is beyond doubt.
     return Guardrail(name=f"slice {name}", holds=not gain.high < -most, said=said)
