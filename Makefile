@@ -37,7 +37,7 @@ check: setup ## Check style, types, layers, the lock file, and that the definiti
 	@$(UV) lock --check --quiet
 	@$(BIN)/python -W error::Warning:ml_platform -c "import ml_platform.definitions"
 
-bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate, serving, score, gate, new-model
+bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate, serving, score, drift, gate, new-model
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
 # The stamp holds the folder's path: an environment does not survive being moved.

@@ -158,6 +158,11 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         with reaching(self.url):
             return Path(self.client.download_artifacts(run_id, path, str(folder)))
 
+    def has_artifact(self, run_id: str, path: str) -> bool:
+        """Whether a run has a file of this name at its top."""
+        with reaching(self.url):
+            return any(artifact.path == path for artifact in self.client.list_artifacts(run_id))
+
     def fetch_bundle(self, run_id: str, store: Path, digest: str) -> Path:
         """The bundle that a run trained, in the store; downloaded only if it is not there.
 
