@@ -23,8 +23,8 @@ help: ## Show this list
 run: setup ## Start the platform: from PostgreSQL tables to live traffic (options: make run ARGS="--dagster-port 3001")
 	@$(BIN)/ml-platform up $(ARGS)
 
-test: setup ## Run every test (options: make test ARGS="-k launcher")
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## Run every test, two at a time (options: make test ARGS="-k launcher -n 0")
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: setup ## Check style, types, layers, the lock file, and that the definitions load
 	@$(BIN)/ruff check .

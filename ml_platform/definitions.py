@@ -7,6 +7,7 @@ from ml_platform import settings
 from ml_platform.assets.lifecycle import lifecycle
 from ml_platform.automation.alerts import alerts_sensor, failures_sensor
 from ml_platform.automation.clicks import clicks
+from ml_platform.automation.digests import digest_job, digest_schedule
 from ml_platform.automation.jobs import all_jobs
 from ml_platform.automation.reconcile import reconcile_sensor
 from ml_platform.automation.schedules import schedules_of
@@ -57,13 +58,18 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     sensors = [new_data_sensor(spec, sensor_status) for spec in models]
     sensors += [drift_sensor(spec, sensor_status) for spec in models if spec.retrain.on_drift]
     sensors += [degraded_sensor(spec, sensor_status) for spec in models if spec.retrain.on_degraded]
+    schedules = [schedule for spec in models for schedule in schedules_of(spec, schedule_status)]
     shared = [mlflow_sensor(sensor_status), failures_sensor(models, sensor_status), alerts_sensor(here, sensor_status)]
-    jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [*all_jobs(models), *clicks(models)]
+    jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [
+        *all_jobs(models),
+        *clicks(models),
+        digest_job(models),
+    ]
     shared += [reconcile_sensor(models, jobs, sensor_status), timeline_sensor(models, sensor_status)]
     return dg.Definitions(
         assets=[asset for spec in models for asset in lifecycle(spec)],
         jobs=jobs,
-        schedules=[schedule for spec in models for schedule in schedules_of(spec, schedule_status)],
+        schedules=[*schedules, digest_schedule(schedule_status)],
         sensors=[*sensors, *shared],
         resources=resources_for(here),
         executor=_executor(here),

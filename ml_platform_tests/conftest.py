@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and which tests may run at the same time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,24 @@ from pathlib import Path
 import pytest
 
 from ml_platform_tests import platform as whole
+
+END_TO_END, PLATFORM = "end_to_end", "platform"
+LONGEST_FIRST = (END_TO_END, PLATFORM)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a whole platform stay in one process, so that it starts once; the longest begin first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: [*LONGEST_FIRST, _group(item)].index(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """What runs in one process, in order: the tests of one platform, otherwise those of one file."""
+    if END_TO_END in item.path.parts:
+        return END_TO_END
+    return PLATFORM if PLATFORM in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")

@@ -79,14 +79,16 @@ class Platform:
             cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
-    def predict(self, model: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """An answer of the live model.
+    def predict(self, model: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> dict[str, Any]:
+        """An answer of the live model, for the rows with these keys.
 
         Raises:
             httpx.HTTPStatusError: when the server refuses.
         """
         url = f"{self.settings.serving_url}/models/{model}/predict"
-        answer = httpx.post(url, json={"rows": list(rows)}, timeout=30, trust_env=False).raise_for_status()
+        answer = httpx.post(
+            url, json={"rows": list(rows)} | ({"keys": list(keys)} if keys else {}), timeout=30, trust_env=False
+        ).raise_for_status()
         body: dict[str, Any] = answer.json()
         return body
 

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 
 from ml_platform.assets import room as rooms
-from ml_platform.automation.jobs import DRIFT, SYNC
+from ml_platform.automation.jobs import DRIFT, PERFORMANCE, SYNC
 from ml_platform.local import company
-from ml_platform.modeling import bundle, gate
+from ml_platform.modeling import bundle, gate, performance
 from ml_platform.modeling.decisions import Kind, Outcome
 from ml_platform.modeling.drift.decision import State
-from ml_platform.modeling.spec import QualityPolicy
+from ml_platform.modeling.spec import ModelSpec, QualityPolicy
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.tracking import CHAMPION, REFUSED
@@ -331,7 +331,46 @@ def test_no_traffic_is_a_state_and_drift_is_found_in_the_served_requests(refresh
     decided = refreshed.ledger.history(LOANS)[0]
     assert (decided.kind, decided.outcome, decided.reason) == (Kind.DRIFT, Outcome.DRIFTED, found["reason"])
     run, artifact = found["report"].partition("/runs/")[2].split("/artifacts/")
-    assert found["reason"] in Path(refreshed.tracking.client.download_artifacts(run, artifact)).read_text()
+    assert alarms[0] in Path(refreshed.tracking.client.download_artifacts(run, artifact)).read_text()
+
+
+def test_outcomes_are_held_against_the_promise_once_they_are_final(refreshed: Platform) -> None:
+    """Not without keys, not before they are final; as promised when they are; degraded when they turn out otherwise."""
+    spec = refreshed.spec(STUDENTS)
+    columns = refreshed.example(STUDENTS).keys()
+    rows = refreshed.sql(
+        f"select {', '.join(columns)}, student_id from students where hsgrad <> '.' order by student_id"
+    )
+    asked, keys = [dict(zip(columns, row, strict=False)) for row in rows[:900]], [str(row[-1]) for row in rows[:900]]
+    early = _outcomes(refreshed, spec)
+    refreshed.predict(STUDENTS, asked[:1])
+    _wait_for_the_log(refreshed, STUDENTS, 1)
+    final = replace(spec, monitoring=replace(spec.monitoring, maturity=timedelta(0)))
+    without_keys = _outcomes(refreshed, final)
+
+    refreshed.predict(STUDENTS, asked, keys)
+    _wait_for_the_log(refreshed, STUDENTS, len(asked) + 1)
+    young, known = _outcomes(refreshed, spec), _outcomes(refreshed, final)
+    refreshed.sql("update students set hsgrad = translate(hsgrad, '01', '10')")
+    turned = _outcomes(refreshed, final)
+    decided = refreshed.ledger.history(STUDENTS)[0]
+    refreshed.sql("update students set hsgrad = translate(hsgrad, '01', '10')")
+
+    assert early["state"] == young["state"] == performance.State.NOT_ENOUGH_LABELS
+    assert without_keys["state"] == performance.State.NO_KEYS
+    assert (known["state"], known["labelled"], known["degraded"]) == (performance.State.OK, len(asked), False)
+    assert known["realised_low"] < known["realised"] < known["realised_high"]
+    assert {record.data["slice"] for record in known["slices"].records} >= {"female=0", "female=1"}
+    assert "data:image/png;base64," in known["picture"]
+    assert (turned["state"], turned["degraded"]) == (performance.State.DEGRADED, True)
+    assert turned["realised"] == pytest.approx(1 - known["realised"])
+    assert (decided.kind, decided.outcome, decided.reason) == (Kind.PERFORMANCE, Outcome.DEGRADED, turned["reason"])
+
+
+def _outcomes(platform: Platform, spec: ModelSpec) -> dict[str, Any]:
+    """What the look at outcomes says."""
+    assert _errors(platform.refresh(spec.name, ["realised_performance"], job=PERFORMANCE, spec=spec)) == []
+    return platform.metadata(spec.name, "realised_performance")
 
 
 def _wait_for_the_log(platform: Platform, model: str, rows: int) -> None:

@@ -211,8 +211,11 @@ def _result(decision: Decision, champion: Version | None = None, link: str | Non
     if champion:
         metadata["version"] = dg.MetadataValue.int(int(champion.version))
     if decision.basis:
-        records = {f"{alarm.column}: {alarm.measure}": msgspec.to_builtins(alarm) for alarm in decision.alarms}
-        metadata["alarms"] = as_table(records, "what")
+        records = {
+            " and ".join(alarm.columns): {k: v for k, v in msgspec.to_builtins(alarm).items() if k != "columns"}
+            for alarm in decision.alarms
+        }
+        metadata["alarms"] = as_table(records, "column")
         metadata["basis"] = dg.MetadataValue.json(msgspec.to_builtins(decision.basis))
     if link:
         metadata["report"] = dg.MetadataValue.url(link)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,7 +17,9 @@ from typing import IO
 import psutil
 
 PR_SET_PDEATHSIG = 1
+FIRST_PORT, FIRST_LENT_PORT = 10_000, 32_768
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_signs: list[socket.socket] = []
 
 
 class PlatformError(RuntimeError):
@@ -124,10 +127,24 @@ def rotate(log: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that nobody listens on, and that no other process of ours is given while this one lives.
+
+    The UDP port of the same number is held as the sign of that. Ports below those that the system lends to clients are
+    chosen, since otherwise a client could be lent this one before anybody listens.
+    """
+    while True:
+        port = FIRST_PORT + secrets.randbelow(FIRST_LENT_PORT - FIRST_PORT)
+        sign = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            sign.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            sign.close()
+            continue
+        _signs.append(sign)
+        return port
 
 
 def in_words(exit_code: int) -> str:

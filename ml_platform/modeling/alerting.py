@@ -9,6 +9,8 @@ from ml_platform.modeling.governor import Rule
 
 QUIET = timedelta(days=7)
 """How long the same thing is not said again while it lasts."""
+BROKEN = ("traffic_stopped", "schema_changed")
+"""Windows that could not be judged because something is wrong with the requests themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ def _ends(entry: Entry) -> tuple[str, ...]:
     """The states that are over with this decision, by what their alerts are about."""
     match entry.kind, entry.outcome:
         case Kind.DRIFT, Outcome.OK:
-            return ("drifted",)
+            return ("drifted", *BROKEN)
         case Kind.PERFORMANCE, Outcome.OK:
             return ("degraded",)
         case Kind.GATE, Outcome.WON:
@@ -80,44 +82,61 @@ def _ends(entry: Entry) -> tuple[str, ...]:
 
 def _told(entry: Entry) -> tuple[str, Alert] | None:
     """What the alert is about, and the alert; None for what people need not hear of."""
-    model, version = entry.model, f"version {entry.version}"
-    history, again = f"`ml-platform history {model}`", f"`ml-platform refresh {model}`"
-    back = f"`ml-platform rollback {model} --because ...`"
+    found = _of_traffic(entry) or _of_watching(entry)
+    if found is None:
+        return None
+    about, title, done, may = found
+    alert = Alert(model=entry.model, title=f"{entry.model}: {title}", happened=entry.reason, done=done, may=may)
+    return about, alert
+
+
+Words = tuple[str, str, str, str]
+"""What it is about, the title, what the platform did, and what a person may do."""
+
+
+def _of_watching(entry: Entry) -> Words | None:
+    """Runs, drift, outcomes, the circuit, and winners that wait."""
+    model, state = entry.model, str(entry.evidence.get("state"))
     match entry.kind, entry.outcome:
         case Kind.RUN, Outcome.FAILED:
-            about, title = f"run failed {entry.reason}", "a run failed"
-            done, may = "the champion goes on answering", f"mend the cause, then {again}"
+            may = f"mend the cause, then `ml-platform refresh {model}`"
+            return f"run failed {entry.reason}", "a run failed", "the champion goes on answering", may
         case Kind.DRIFT, Outcome.DRIFTED:
-            about, title = "drifted", "its requests drifted"
             done = "it asks the governor for a refresh as soon as enough windows show it"
-            may = f"read the report; what was decided: {history}"
+            may = f"read the report; what was decided: `ml-platform history {model}`"
+            return "drifted", "its requests drifted", done, may
+        case Kind.DRIFT, Outcome.UNKNOWN if state in BROKEN:
+            done = "nothing: no new model would help"
+            return state, state.replace("_", " "), done, "ask whoever sends the requests what has changed"
         case Kind.PERFORMANCE, Outcome.DEGRADED:
-            about, title = "degraded", "it answers worse than promised"
-            done, may = "it asks the governor for a refresh", f"look at the slices; go back: {back}"
+            may = f"look at the slices; go back: `ml-platform rollback {model} --because ...`"
+            return "degraded", "it answers worse than promised", "it asks the governor for a refresh", may
         case Kind.TRIGGER, Outcome.REFUSED if entry.evidence.get("rule") == Rule.CIRCUIT:
-            about, title = "circuit", "retraining does not help any more"
             done = "it stopped retraining by itself; the champion goes on answering"
             may = f"look at data and features, then `ml-platform resume {model} --because ...`"
+            return "circuit", "retraining does not help any more", done, may
         case Kind.GATE, Outcome.WAITING:
-            about, title = (
-                "waiting",
-                f"{version} waits for approval" if entry.version else "a winner waits for approval",
-            )
-            done = "the champion goes on answering"
             may = f"`ml-platform approve {model} --because ...`, or `ml-platform refuse {model} --because ...`"
+            return "waiting", "a winner waits for approval", "the champion goes on answering", may
+    return None
+
+
+def _of_traffic(entry: Entry) -> Words | None:
+    """Versions that went live, or could not."""
+    version, back = f"version {entry.version}", f"`ml-platform rollback {entry.model} --because ...`"
+    match entry.kind, entry.outcome:
         case Kind.PROMOTION, Outcome.LIVE:
-            about, title = f"live {entry.key}", f"{version} is live"
-            done, may = "it proved the golden rows before and after the switch", f"go back: {back}"
+            done = "it proved the golden rows before and after the switch"
+            return f"live {entry.key}", f"{version} is live", done, f"go back: {back}"
         case Kind.ROLLBACK, Outcome.LIVE:
-            about, title = f"live {entry.key}", f"rolled back to {version}"
             done = "it refused the version that answered before, proved this one and moved traffic and alias"
-            may = f"return to the other: `ml-platform rollback {model} --to VERSION --because ...`"
+            may = f"return to the other: `ml-platform rollback {entry.model} --to VERSION --because ...`"
+            return f"live {entry.key}", f"rolled back to {version}", done, may
         case Kind.REPAIR, Outcome.LIVE:
-            about, title = f"live {entry.key}", f"{version} answers after a repair"
-            done, may = "it let traffic, alias and ledger say the same again", f"see what happened: {history}"
+            done, may = "it let traffic, alias and ledger say the same again", "see `ml-platform history`"
+            return f"live {entry.key}", f"{version} answers after a repair", done, may
         case ((Kind.PROMOTION | Kind.ROLLBACK | Kind.REPAIR), Outcome.FAILED):
-            about, title = f"not live {entry.version}", f"{version} could not go live"
-            done, may = "what answered before goes on answering", f"see the run's log; {again} tries anew"
-        case _:
-            return None
-    return about, Alert(model=model, title=f"{model}: {title}", happened=entry.reason, done=done, may=may)
+            may = f"see the run's log; `ml-platform refresh {entry.model}` tries anew"
+            done = "what answered before goes on answering"
+            return f"not live {entry.version}", f"{version} could not go live", done, may
+    return None

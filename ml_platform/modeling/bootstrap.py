@@ -65,7 +65,7 @@ def paired(
     picked = np.sort(rng.permutation(len(actual))[: _sample_size(actual, challenger.task, most_rows)])
     drawn_from = actual[picked], challenger.at(picked), champion.at(picked)
     better, than = (measure(drawn_from[0], predicted) for predicted in drawn_from[1:])
-    gains = sign * np.concatenate([better(counts) - than(counts) for counts in _draws(len(picked), rng)])
+    gains = sign * np.concatenate([better(counts) - than(counts) for counts in draws(len(picked), rng)])
     doubt = (1 - confidence) / 2
     ends = np.nanquantile(gains, [doubt, 1 - doubt]) - _gain(measure, *drawn_from, sign)
     low, high = whole + ends * np.sqrt(len(picked) / len(actual))
@@ -95,7 +95,7 @@ def _sample_size(actual: Column, task: Task, most: int) -> int:
     return min(len(actual), max(most, min(LEAST_OF_RARER * len(actual) // rarer, MAX_RARE_ROWS)))
 
 
-def _draws(n: int, rng: np.random.Generator) -> Iterator[Numbers]:
+def draws(n: int, rng: np.random.Generator) -> Iterator[Numbers]:
     """How often each of n rows is in each resample, (n, b), some resamples at a time."""
     at_once = max(1, AT_ONCE // n)
     for first in range(0, RESAMPLES, at_once):

@@ -1,5 +1,6 @@
 """Engines: what turns features into scores; ONNX Runtime where the converted model is proven, else scikit-learn."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,7 +68,7 @@ class OnnxEngine:
             feed[TEXTS] = _named(features.texts)
         (found,) = self.session.run([self.output], feed)
         scores = _as_scores(self.task, found)
-        if not np.isfinite(scores.sum()):
+        if not math.isfinite(scores.sum()):
             msg = "the model has no answer: a number is missing or infinite, and its pipeline has no imputer for it"
             raise ValueError(msg)
         return scores
@@ -76,7 +77,7 @@ class OnnxEngine:
 def _named(texts: Texts) -> Texts:
     """The texts, with the missing ones called by their name."""
     missing = texts == None  # noqa: E711 - asked of every element
-    if missing.any():
+    if np.count_nonzero(missing):  # Faster than any() where there are few.
         texts = texts.copy()
         texts[missing] = MISSING_TEXT
     return texts

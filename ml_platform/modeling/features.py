@@ -1,9 +1,11 @@
 """Features: functions of columns, the same objects in training and in serving."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +99,8 @@ class FeatureSet:
         with np.errstate(all="ignore"):
             made = self._made(columns)
         return {
-            f.name: as_single_precision(values) if f.kind is Kind.NUMBER else values  # type: ignore[arg-type]
-            for f, values in zip(self.features, made, strict=True)
+            f.name: as_single_precision(made[f.name]) if f.kind is Kind.NUMBER else made[f.name]  # type: ignore[arg-type]
+            for f in self.features
         }
 
     def matrix(self, columns: Mapping[str, Column]) -> FeatureMatrix:
@@ -108,27 +110,32 @@ class FeatureSet:
             FeatureError: when a function returns anything but n rows of its kind.
         """
         rows = _rows(columns)
-        numbers = np.empty((rows, sum(f.kind is Kind.NUMBER for f in self.features)), dtype=np.float32)
-        texts = np.empty((rows, len(self.features) - numbers.shape[1]), dtype=object)
-        number = text = 0
         with np.errstate(all="ignore"):
-            for feature, values in zip(self.features, self._made(columns), strict=True):
-                if feature.kind is Kind.NUMBER:
-                    numbers[:, number] = values
-                    number += 1
-                else:
-                    texts[:, text] = values
-                    text += 1
-        return FeatureMatrix(numbers, texts)
+            made = self._made(columns)
+            numbers = _side_by_side([made[name] for name in self._numbers], np.dtype(np.float32), rows)
+        return FeatureMatrix(numbers, _side_by_side([made[name] for name in self._texts], np.dtype(object), rows))
 
-    def _made(self, columns: Mapping[str, Column]) -> list[Column]:
-        """The features before they are rounded."""
+    @cached_property
+    def _numbers(self) -> list[str]:
+        return [feature.name for feature in self.features if feature.kind is Kind.NUMBER]
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return [feature.name for feature in self.features if feature.kind is Kind.TEXT]
+
+    @cached_property
+    def _functions(self) -> list[tuple[Feature, Callable[..., Column], np.dtype[np.generic]]]:
+        """The features that are computed, with their functions and types."""
+        return [(f, f.function, DTYPES[f.kind]) for f in self.features if f.function is not None]
+
+    def _made(self, columns: Mapping[str, Column]) -> dict[str, Column]:
+        """The features, before they are rounded, and the source columns."""
         rows = _rows(columns)
-        known: dict[str, Column] = dict(columns)
-        for feature in self.features:
-            if feature.function is not None:
-                known[feature.name] = _checked(feature, feature.function(*(known[n] for n in feature.needs)), rows)
-        return [known[feature.name] for feature in self.features]
+        known = dict(columns)
+        for feature, function, dtype in self._functions:
+            values = function(*[known[name] for name in feature.needs])
+            known[feature.name] = values if _is_column(values, dtype, rows) else _as_column(feature, values, rows)
+        return known
 
 
 def _rows(columns: Mapping[str, Column]) -> int:
@@ -137,12 +144,20 @@ def _rows(columns: Mapping[str, Column]) -> int:
 
 def as_matrix(features: Mapping[str, Column], kinds: Mapping[str, Kind]) -> FeatureMatrix:
     """Feature columns of n rows each as an engine takes them."""
-    rows = len(next(iter(features.values())))
-    stacked = {}
-    for kind, dtype in ((Kind.NUMBER, np.float32), (Kind.TEXT, object)):
-        columns = [features[name].astype(dtype) for name, of_kind in kinds.items() if of_kind is kind]
-        stacked[kind] = np.column_stack(columns) if columns else np.empty((rows, 0), dtype=dtype)
-    return FeatureMatrix(stacked[Kind.NUMBER], stacked[Kind.TEXT])
+    rows = _rows(features)
+    numbers = [features[name] for name, kind in kinds.items() if kind is Kind.NUMBER]
+    texts = [features[name] for name, kind in kinds.items() if kind is Kind.TEXT]
+    return FeatureMatrix(
+        _side_by_side(numbers, np.dtype(np.float32), rows), _side_by_side(texts, np.dtype(object), rows)
+    )
+
+
+def _side_by_side(columns: Sequence[Column], dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
+    """Columns of n rows each as one array (n, k); at one row, what counts is how few calls of NumPy that takes."""
+    if not columns:
+        return np.empty((rows, 0), dtype=dtype)
+    one_by_one = np.concatenate(columns, dtype=dtype, casting="unsafe")
+    return np.ascontiguousarray(one_by_one.reshape(len(columns), rows).T)
 
 
 def _plain(module: str, name: str, kinds: Mapping[str, Kind]) -> Feature:
@@ -173,8 +188,14 @@ def _derived(module: str, function: Callable[..., Column], kinds: Mapping[str, K
     return Feature(name=name, kind=kind, needs=needs, function=function, description=inspect.getdoc(function) or "")
 
 
-def _checked(feature: Feature, values: Column, rows: int) -> Column:
+def _is_column(values: Any, dtype: np.dtype[np.generic], rows: int) -> bool:
+    return type(values) is np.ndarray and values.shape == (rows,) and values.dtype == dtype
+
+
+def _as_column(feature: Feature, values: Any, rows: int) -> Column:
+    """What a function returned that is not a column of the kind yet."""
     if np.shape(values) != (rows,):
         msg = f"feature {feature.name!r} must return an array of {rows} rows, got {np.shape(values)}"
         raise FeatureError(msg)
-    return values.astype(DTYPES[feature.kind], copy=False)
+    column: Column = np.asarray(values).astype(DTYPES[feature.kind])
+    return column

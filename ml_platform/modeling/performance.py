@@ -8,13 +8,13 @@ from math import isfinite, sqrt
 import msgspec
 import numpy as np
 
+from ml_platform.modeling.bootstrap import draws
 from ml_platform.modeling.columns import Column
 from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.spec import Direction, Task
 from ml_platform.modeling.weighted_metrics import metric
 
 CONFIDENCE = 0.99
-RESAMPLES, AT_ONCE = 1000, 100
 MIN_SLICE_ROWS = 30
 
 
@@ -87,9 +87,8 @@ def realised(name: str, actual: Column, predicted: Predictions, seed: int) -> Re
     value = float(measure(np.ones((rows, 1)))[0])
     if not isfinite(value):
         return None
-    even = np.full(rows, 1 / rows)
-    drawn = [measure(rng.multinomial(rows, even, AT_ONCE).T.astype(float)) for _ in range(RESAMPLES // AT_ONCE)]
-    low, high = np.nanquantile(np.concatenate(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    drawn = np.concatenate([measure(counts) for counts in draws(rows, rng)])
+    low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Realised(rows=rows, value=value, low=float(low), high=float(high))
 
 
@@ -102,8 +101,7 @@ def by_slice(name: str, outcomes: Outcomes, seed: int) -> dict[str, Realised]:
             if inside.sum() < MIN_SLICE_ROWS:
                 continue
             predicted = outcomes.predicted
-            part = Predictions(task=predicted.task, scores=predicted.scores[inside], classes=predicted.classes)
-            measured = realised(name, outcomes.actual[inside], part, seed)
+            measured = realised(name, outcomes.actual[inside], predicted.at(inside), seed)
             if measured:
                 found[f"{column}={value:g}" if isinstance(value, float) else f"{column}={value}"] = measured
     return found

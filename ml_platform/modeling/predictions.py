@@ -14,6 +14,8 @@ DIGITS = 6
 
 Two engines differ in the eighth digit, and votes of trees are often tied.
 """
+POSITIVE = 0.5 + 0.5 * 10**-DIGITS
+"""A binary model says yes beyond this, which is no tie any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,8 @@ class Predictions:
         """The predicted label of each row: the likeliest class, the first of tied ones, or the value."""
         if self.task is Task.REGRESSION:
             return self.scores
-        rounded = self.scores.round(DIGITS)
-        likeliest = (rounded > 0.5).astype(int) if self.task is Task.BINARY else rounded.argmax(axis=1)  # noqa: PLR2004
+        is_binary = self.task is Task.BINARY
+        likeliest = (self.scores > POSITIVE).astype(int) if is_binary else self.scores.round(DIGITS).argmax(axis=1)
         labels: Column = np.asarray(self.classes)[likeliest]
         return labels
 
@@ -48,7 +50,7 @@ class Predictions:
         if self.task is Task.BINARY:
             negative, positive = self.classes
             return [
-                {"label": positive if round(score, DIGITS) > 0.5 else negative, "probability": score}  # noqa: PLR2004
+                {"label": positive if score > POSITIVE else negative, "probability": score}
                 for score in self.scores.tolist()
             ]
         names = [str(c) for c in self.classes]

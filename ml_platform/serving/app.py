@@ -14,14 +14,11 @@ from ml_platform.serving.http import (
     HELD,
     TOKEN,
     GoneError,
-    Header,
     Receive,
     Refusal,
     Response,
     Scope,
-    Send,
     read_body,
-    respond,
 )
 from ml_platform.serving.journal import Journal
 from ml_platform.serving.lane import Answer, Lane, Question, UnanswerableError
@@ -39,7 +36,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass
 class Server:
-    """The ASGI application.
+    """The model server, without its connections.
 
     `tokens` are what some models ask of whoever wants predictions. While `draining`, the server answers and asks every
     client to connect elsewhere.
@@ -56,28 +53,24 @@ class Server:
         """Lay out the pages."""
         self._routes = Routes(Pages(self).by_path())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return
+    async def answer(self, scope: Scope, receive: Receive) -> Response | None:
+        """Answer one request, which comes as ASGI has it; nobody is left to be answered when the client hung up."""
         try:
-            response = await self._answer(scope, receive)
+            return await self._answer_as_switched(scope, receive)
         except GoneError:
-            return
+            return None
         except Refusal as refusal:
             REFUSED.labels(refusal.model, refusal.status.value).inc()
-            response = Response.of(refusal.body, refusal.status, *refusal.headers)
+            return Response.of(refusal.body, refusal.status, *refusal.headers)
         except Exception:
             LOG.exception("request failed")
             REFUSED.labels("", HTTPStatus.INTERNAL_SERVER_ERROR.value).inc()
             error = {"error": "internal error; see the server's log"}
-            response = Response.of(error, HTTPStatus.INTERNAL_SERVER_ERROR)
+            return Response.of(error, HTTPStatus.INTERNAL_SERVER_ERROR)
         finally:
             HELD.let_go(scope)
-        more: tuple[Header, ...] = ((b"connection", b"close"),) if self.draining else ()
-        await respond(send, response, more)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+    async def _answer_as_switched(self, scope: Scope, receive: Receive) -> Response:
         """What is asked of a model that another worker has just loaded waits until this one has it, too."""
         while True:
             self.slots.follow()

@@ -1,19 +1,15 @@
 """The connection: HTTP from clients that may be slow, broken or hostile; none of them costs the others anything."""
 
 import asyncio
-import json
 import resource
-from collections import deque
 from http import HTTPStatus
-from typing import Any, cast
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ml_platform.serving.app import Server
-from ml_platform.serving.http import MAX_BODY
+from ml_platform.serving.exchange import ExchangeProtocol
+from ml_platform.serving.http import MAX_BODY, Response
 from ml_platform.serving.metrics import REFUSED
 
 HEADER_BYTES = 64 * 1024
@@ -39,7 +35,7 @@ class ServerConfig(uvicorn.Config):
             request_seconds: how long a request's headers may take to arrive, and its body after them.
         """
         super().__init__(
-            app,
+            app,  # type: ignore[arg-type]  # PatientProtocol asks it as it is, not as ASGI would.
             http=PatientProtocol,
             ws="none",
             lifespan="off",
@@ -55,48 +51,7 @@ class ServerConfig(uvicorn.Config):
         self.most_connections = _most_connections()
 
 
-class _Flow(FlowControl):
-    """While requests are queued behind each other, no more of them are read."""
-
-    def __init__(self, transport: asyncio.Transport, queue: "deque[Any]") -> None:
-        super().__init__(transport)
-        self._queue = queue
-
-    def resume_reading(self) -> None:
-        if not self._queue:
-            super().resume_reading()
-
-
-class _Corked:
-    """A transport that sends the head of an answer together with its body, which is written right after it."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            self._head += data
-            self.flush()
-        else:
-            self._head = data
-            self._loop.call_soon(self.flush)
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def flush(self) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head)
-
-
-class PatientProtocol(HttpToolsProtocol):
+class PatientProtocol(ExchangeProtocol):
     """HTTP that waits for requests, but neither for ever nor for any amount of them."""
 
     config: ServerConfig
@@ -106,7 +61,7 @@ class PatientProtocol(HttpToolsProtocol):
     _arrived = 0
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
-    _answering: RequestResponseCycle | None = None
+    _closing: asyncio.TimerHandle | None = None
     _keep_alive = True
 
     @property
@@ -116,8 +71,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
-        super().connection_made(cast("asyncio.Transport", _Corked(transport, self.loop)))
-        self.flow = _Flow(transport, self.pipeline)
+        super().connection_made(transport)
         if len(self.connections) > self.config.most_connections:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again")
         else:
@@ -126,11 +80,12 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is to come."""
         self._clear_deadline()
+        if self._closing is not None:
+            self._closing.cancel()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all it wants to say still gets the answers to it."""
-        cast("_Corked", self.transport).flush()
         if not self._is_answering() or self._waits_for_body():
             return False
         self._hang_up_afterwards()
@@ -198,9 +153,16 @@ class PatientProtocol(HttpToolsProtocol):
             self._stalled = None
         super().resume_writing()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+    def timeout_keep_alive_handler(self) -> None:
+        """It has had its answer for a while, and asks nothing more."""
+        if not self.transport.is_closing():
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Closing waits for the client to take what was written, but not for ever."""
+        super()._hang_up()
+        if self._closing is None:
+            self._closing = self.loop.call_later(STALLS * self.config.request_seconds, self.transport.abort)
 
     def _fed(self, data: bytes) -> bytes:
         """Let the parser read; what it has left is to be read as well."""
@@ -253,10 +215,7 @@ class PatientProtocol(HttpToolsProtocol):
             seconds = self.config.request_seconds
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the {what} did not arrive within {seconds:g} s")
         else:
-            self.transport.close()
-
-    def _is_answering(self) -> bool:
-        return self._answering is not None and not self._answering.response_complete
+            self._hang_up()
 
     def _is_idle(self) -> bool:
         """Nothing is asked, and nothing tells it to hang up: bytes came that are no request, or the end of one."""
@@ -279,8 +238,8 @@ class PatientProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self._in_headers or not self.is_arriving or not self.cycle.response_started:
-            self._write_refusal(status, error)
-        self.transport.close()
+            self._write(Response.of({"error": error}, status), keep_alive=False)
+        self._hang_up()
 
     def _hang_up_afterwards(self) -> None:
         """The requests before the one that is refused are answered."""
@@ -289,11 +248,6 @@ class PatientProtocol(HttpToolsProtocol):
         last = self.pipeline[0][0] if self.pipeline else self._answering
         if last is not None:
             last.keep_alive = False
-
-    def _write_refusal(self, status: HTTPStatus, error: str) -> None:
-        body = json.dumps({"error": error}).encode()
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (status.value, status.phrase.encode(), len(body)) + body)
 
 
 def _most_connections() -> int:

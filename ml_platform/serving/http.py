@@ -9,7 +9,6 @@ import msgspec
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 MAX_BODY = 10 * 1024 * 1024
@@ -38,8 +37,7 @@ class Refusal(Exception):  # noqa: N818 - it is the client's error, not ours
         self.body = {"error": error, **more}
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """An answer: bytes of JSON, unless its headers say otherwise."""
 
     body: bytes
@@ -138,11 +136,3 @@ def decode(body: bytes, kind: type[T]) -> T:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         msg = f"the body is not what is expected here: {error}"
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, msg) from error
-
-
-async def respond(send: Send, response: Response, more: tuple[Header, ...] = ()) -> None:
-    """Send the answer."""
-    length = (b"content-length", b"%d" % len(response.body))
-    headers = [*response.headers, length, *more]
-    await send({"type": "http.response.start", "status": response.status.value, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -243,15 +244,21 @@ def _line(prediction: Prediction) -> bytes:
         _text(prediction.request_id),
         b"%d" % prediction.row,
         b"%d" % prediction.at_us,
-        _text(prediction.model),
-        _text(prediction.version),
-        _text(prediction.colour),
+        _name(prediction.model),
+        _name(prediction.version),
+        _name(prediction.colour),
         b"\\N" if prediction.key is None else _text(prediction.key),
         _json(prediction.inputs),
         _json(prediction.output),
         b"%d" % prediction.latency_us,
     )
     return b"\t".join(values) + b"\n"
+
+
+@lru_cache
+def _name(text: str) -> bytes:
+    """A text that stands in many rows."""
+    return _text(text)
 
 
 def _text(text: str) -> bytes:

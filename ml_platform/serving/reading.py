@@ -34,7 +34,8 @@ class RowReader:
         """Build the decoder."""
         self._fields = fields
         self._ordered = [f for f in fields if f.kind is Kind.NUMBER] + [f for f in fields if f.kind is not Kind.NUMBER]
-        self._numbers = sum(f.kind is Kind.NUMBER for f in fields)
+        self._number_names = [f.name for f in fields if f.kind is Kind.NUMBER]
+        self._numbers = len(self._number_names)
         self._texts = [i for i, field in enumerate(self._ordered) if field.kind is Kind.TEXT and _chosen(field) is None]
         self._left: list[tuple[int, Rule]] = []
         members = []
@@ -67,7 +68,7 @@ class RowReader:
         """The columns of n rows, by field."""
         numbers = np.array([row[: self._numbers] for row in values], dtype=np.float64)
         numbers = numbers.reshape(len(values), self._numbers)
-        columns: dict[str, Column] = {f.name: numbers[:, i] for i, f in enumerate(self._ordered[: self._numbers])}
+        columns: dict[str, Column] = dict(zip(self._number_names, numbers.T, strict=True))
         for i, field in enumerate(self._ordered[self._numbers :], self._numbers):
             column = np.empty(len(values), dtype=object if field.kind is Kind.TEXT else "datetime64[us]")
             found = [row[i] for row in values]

@@ -25,13 +25,14 @@ from ml_platform.serving.prediction_table import Prediction, PredictionTable, Re
 from ml_platform.serving.shipping import read_progress, write_progress
 from ml_platform.serving.tail import Rest, Tail, remove_leftovers
 
-POLL_S, LONGEST_WAIT_S = 0.1, 4.0
+POLL_S, LONGEST_WAIT_S = 0.2, 4.0
 TELL_S, TIDY_S, TIDY_AGAIN_S = 1.0, 3600.0, 60.0
 END_S = 5.0
 NICE = 10
 """Answers go before the log of them; what it is behind waits in the journal."""
 REFUSED_BYTES = 64 * 2**20
 SPOKEN = ("refused", "timeout expired", "authentication failed", "starting up", "shutting down", "too many connections")
+ANSWERS = msgspec.json.Decoder(list[msgspec.Raw])
 LOG = logging.getLogger(__name__)
 
 
@@ -196,7 +197,7 @@ class Shipper:
 def as_rows(answered: Answered) -> Iterator[Prediction]:
     """The rows of a request. What is wrong with their JSON, PostgreSQL will say."""
     try:
-        answers = [bytes(answer) for answer in msgspec.json.decode(answered.answers, type=list[msgspec.Raw])]
+        answers = [bytes(answer) for answer in ANSWERS.decode(answered.answers)]
     except msgspec.DecodeError:
         answers = [answered.answers]
     for i, row in enumerate(answered.rows):

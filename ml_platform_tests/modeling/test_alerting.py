@@ -57,6 +57,12 @@ def test_an_open_circuit_is_said_and_other_refusals_are_not() -> None:
     assert _titles(_entry(Kind.TRIGGER, Outcome.REFUSED, rule=Rule.COOLDOWN)) == []
 
 
+@pytest.mark.parametrize(("state", "said"), [("traffic_stopped", 1), ("schema_changed", 1), ("no_traffic", 0)])
+def test_requests_that_are_broken_are_said(state: str, said: int) -> None:
+    """Few requests are a state, a traffic that stopped is news."""
+    assert len(_titles(_entry(Kind.DRIFT, Outcome.UNKNOWN, state=state))) == said
+
+
 def test_what_lasts_is_said_when_it_begins_and_once_a_week() -> None:
     """Daily windows that drift for nine days are two messages; drift that ended and came back is a new one."""
     lasting = [_entry(Kind.DRIFT, Outcome.DRIFTED, days) for days in range(9)]

@@ -12,8 +12,6 @@ from ml_platform.local.processes import free_port
 from ml_platform.modeling.promotion import Release
 from ml_platform_tests.serving import models, rich_model
 from ml_platform_tests.serving.running import ModelServer, running
-from ml_platform_tests.serving.server import ModelServer as RichServer
-from ml_platform_tests.serving.server import started
 
 Made = tuple[Release, Path]
 
@@ -44,11 +42,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Iter
 
 
 @pytest.fixture(scope="module")
-def rich_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RichServer]:
+def rich_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     """One model of every type and rule is live, and no other."""
     folder = tmp_path_factory.mktemp("server")
-    with started(folder / "state", drain_seconds=0) as running_server:
-        running_server.make_live(*rich_model.release(folder))
+    with running(folder / "state") as running_server:
+        running_server.promote(*rich_model.release(folder))
         yield running_server
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -115,9 +116,14 @@ class ModelServer:
     process: "subprocess.Popen[bytes]" = field(init=False)
 
     @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
     def door(self) -> LocalServing:
         """The platform's door to it."""
-        return LocalServing(url=f"http://{HOST}:{self.port}", token=TOKEN)
+        return LocalServing(url=self.url, token=TOKEN)
 
     def start(self) -> None:
         """The process answers."""
@@ -127,9 +133,13 @@ class ModelServer:
             )
         wait_until(self._answers)
 
+    def drain(self) -> None:
+        """Ask it to end; it goes on answering for a while."""
+        self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> int:
         """Ask it to end; its exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        self.drain()
         return self.process.wait(PATIENCE_S)
 
     def connect(self) -> Connection:
@@ -148,6 +158,12 @@ class ModelServer:
         except ConnectionError:
             return True
         return False
+
+    def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """Ask with a client that people use."""
+        return httpx.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
 
     def get(self, path: str) -> Answer:
         """Read a page."""
@@ -206,7 +222,13 @@ class ModelServer:
 
 @contextmanager
 def running(folder: Path, **variables: object) -> Iterator[ModelServer]:
-    """A server with these settings, until the end of the block."""
+    """A server with these settings, until the end of the block.
+
+    Args:
+        folder: what it keeps; it may have been served from before.
+        variables: other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     given = {"state": folder, "serving_url": f"http://{HOST}:{port}", "serving_token": TOKEN, "drain_seconds": 0}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ML_PLATFORM_")}

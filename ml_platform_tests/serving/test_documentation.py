@@ -17,7 +17,7 @@ from ml_platform.modeling.validation import as_columns
 from ml_platform.models.catalogue import all_models
 from ml_platform.settings import PROJECT
 from ml_platform_tests.rows import random_rows
-from ml_platform_tests.serving.server import ModelServer, started
+from ml_platform_tests.serving.running import ModelServer, running
 
 MODEL = "loan_approval"
 COMMANDS = re.findall(r"```sh\n(.*?)\n```", (PROJECT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -27,8 +27,8 @@ COMMANDS = re.findall(r"```sh\n(.*?)\n```", (PROJECT / "docs" / "serving.md").re
 def loans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     """The demo's model with its real schema and features is live; what it has learned does not matter here."""
     folder = tmp_path_factory.mktemp("loans")
-    with started(folder / "state", drain_seconds=0) as server:
-        server.make_live(*_release(folder / "bundles"))
+    with running(folder / "state") as server:
+        server.promote(*_release(folder / "bundles"))
         yield server
 
 

@@ -25,17 +25,11 @@ state, folder, release, body = sys.argv[1:]
 release = Release(**json.loads(release))
 
 
-async def ask(app, path):
-    answers = []
-
+async def ask(server, path):
     async def receive():
         return {"type": "http.request", "body": body.encode(), "more_body": False}
 
-    async def send(message):
-        answers.append(message)
-
-    await app({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
-    return answers[0]["status"]
+    return (await server.answer({"method": "POST", "path": path, "headers": []}, receive)).status
 
 
 async def serve():

@@ -19,7 +19,7 @@ from ml_platform.serving.pages import Pages
 from ml_platform.serving.slots import Slots
 from ml_platform.settings import PROJECT
 from ml_platform_tests.end_to_end import browser as browsers
-from ml_platform_tests.serving.server import ModelServer
+from ml_platform_tests.serving.running import TOKEN, ModelServer
 
 HERE = Path(__file__).parent
 
@@ -33,7 +33,7 @@ def server(rich_server: ModelServer) -> ModelServer:
 @pytest.fixture(scope="module")
 def document(server: ModelServer) -> dict[str, Any]:
     """What GET /openapi.json says."""
-    found: dict[str, Any] = server.ask("GET", "/openapi.json").json()
+    found: dict[str, Any] = server.request("GET", "/openapi.json").json()
     return found
 
 
@@ -98,8 +98,8 @@ def test_every_example_is_answered(server: ModelServer, document: dict[str, Any]
             content = operation.get("requestBody", {"content": {}})["content"].get("application/json", {})
             for example in content.get("examples", {}).values():
                 where = path.replace("{version}", "1").replace("{colour}", "blue")
-                token = {"authorization": f"Bearer {server.settings.serving_token}"}
-                answer = server.ask(method.upper(), where, example["value"], token)
+                token = {"authorization": f"Bearer {TOKEN}"}
+                answer = server.request(method.upper(), where, example["value"], token)
                 assert answer.status_code == 200, (path, answer.text)
                 asked += 1
     assert asked >= 8
@@ -128,18 +128,18 @@ def test_a_stranger_finds_nothing_that_the_document_does_not_say(server: ModelSe
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in server.log.read_text()
+    assert "Traceback" not in (server.folder / "log").read_text()
 
 
 def test_the_files_of_the_page_are_here(server: ModelServer) -> None:
     """Under a policy that lets a browser ask nobody else."""
-    page = server.ask("GET", "/docs")
+    page = server.request("GET", "/docs")
 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     for file in re.findall('(?:src|href)="(/[^"]+)"', page.text):
-        assert server.ask("GET", file).status_code == 200
-    assert server.ask("GET", "/docs/nothing.js").status_code == 404
+        assert server.request("GET", file).status_code == 200
+    assert server.request("GET", "/docs/nothing.js").status_code == 404
 
 
 @pytest.mark.browser

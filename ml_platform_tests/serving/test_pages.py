@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 from ml_platform.modeling import bundle
 from ml_platform.serving import journal
 from ml_platform_tests.serving import rich_model
-from ml_platform_tests.serving.server import ModelServer, started
+from ml_platform_tests.serving.running import TOKEN, ModelServer, running
 from ml_platform_tests.small_models import release
 
 HEAVY = ("dagster", "mlflow", "pandas", "sklearn", "fastapi", "fastapi_offline")
@@ -35,7 +35,7 @@ def row(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def _error(server: ModelServer, method: str, path: str, body: object = None, **headers: str) -> tuple[int, str]:
-    answer = server.ask(method, path, body, headers)
+    answer = server.request(method, path, body, headers)
     assert isinstance(answer.json()["error"], str)
     return answer.status_code, answer.json()["error"]
 
@@ -46,21 +46,21 @@ def _tensor(name: str, datatype: str, *data: object, shape: list[int] | None = N
 
 def test_a_server_that_works_is_live_and_ready(server: ModelServer) -> None:
     """By each protocol's name for it."""
-    assert server.ask("GET", "/v2/health/live").json() == {"live": True}
-    assert server.ask("GET", "/v2/health/ready").json() == {"ready": True}
-    assert server.ask("GET", "/v2/models/rich/ready").json() == {"name": "rich", "ready": True}
-    assert server.ask("GET", "/ping").text == server.ask("GET", "/health").text == "\n"
+    assert server.request("GET", "/v2/health/live").json() == {"live": True}
+    assert server.request("GET", "/v2/health/ready").json() == {"ready": True}
+    assert server.request("GET", "/v2/models/rich/ready").json() == {"name": "rich", "ready": True}
+    assert server.request("GET", "/ping").text == server.request("GET", "/health").text == "\n"
 
 
 def test_a_model_that_cannot_be_served_makes_the_server_unready(tmp_path: Path) -> None:
     """The process lives, and says what is wrong."""
     made, folder = release(tmp_path, "1")
-    with started(tmp_path / "state", drain_seconds=0) as server:
-        server.make_live(made, folder)
+    with running(tmp_path / "state") as server:
+        server.promote(made, folder)
     (folder / "features.py").write_text("raise SystemExit\n")
 
-    with started(tmp_path / "state", drain_seconds=0) as server:
-        assert server.ask("GET", "/v2/health/live").status_code == 200
+    with running(tmp_path / "state") as server:
+        assert server.request("GET", "/v2/health/live").status_code == 200
         for path in ("/v2/health/ready", "/ping"):
             assert _error(server, "GET", path) == (503, "cannot be served: small; see the server's log")
         assert _error(server, "GET", "/v2/models/small/ready")[0] == 503
@@ -68,23 +68,23 @@ def test_a_model_that_cannot_be_served_makes_the_server_unready(tmp_path: Path) 
 
 def test_a_server_that_is_about_to_stop_is_unready_and_answers(tmp_path: Path) -> None:
     """Whoever distributes traffic sends it elsewhere; whoever still comes is answered, and sent away."""
-    with started(tmp_path / "state", drain_seconds=20) as server, httpx.Client(trust_env=False) as waiting:
-        server.make_live(*release(tmp_path, "1"))
+    with running(tmp_path / "state", drain_seconds=20) as server, httpx.Client(trust_env=False) as waiting:
+        server.promote(*release(tmp_path, "1"))
         waiting.get(server.url)  # Its connection stays open, so the server has somebody to wait for.
 
         server.drain()
-        while server.ask("GET", "/v2/health/ready").status_code == 200:
+        while server.request("GET", "/v2/health/ready").status_code == 200:
             pass
 
         assert "draining" in _error(server, "GET", "/v2/health/ready")[1]
-        assert server.ask("GET", "/v2/health/live").status_code == 200
-        answer = server.ask("POST", "/models/small/predict", {"rows": [{"size": 1}]})
+        assert server.request("GET", "/v2/health/live").status_code == 200
+        answer = server.request("POST", "/models/small/predict", {"rows": [{"size": 1}]})
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
 
 def test_the_metadata_says_what_to_send(server: ModelServer) -> None:
     """A whole number or a flag that may be missing is a float, since NumPy has no other gap."""
-    metadata = server.ask("GET", "/v2/models/rich").json()
+    metadata = server.request("GET", "/v2/models/rich").json()
 
     datatypes = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
     assert (metadata["name"], metadata["versions"]) == ("rich", ["1"])
@@ -96,8 +96,8 @@ def test_the_metadata_says_what_to_send(server: ModelServer) -> None:
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP64", "shape": [-1, 3]},
     ]
-    assert server.ask("GET", "/v2/models/rich/versions/1").json() == metadata
-    assert server.ask("GET", "/v2").json()["name"] == "ml_platform"
+    assert server.request("GET", "/v2/models/rich/versions/1").json() == metadata
+    assert server.request("GET", "/v2").json()["name"] == "ml_platform"
 
 
 def test_a_version_that_is_not_live_is_not_there(server: ModelServer) -> None:
@@ -119,7 +119,7 @@ def test_a_version_that_is_not_live_is_not_there(server: ModelServer) -> None:
 )
 def test_a_page_asked_for_in_another_way_says_how(server: ModelServer, method: str, path: str, allowed: str) -> None:
     """405, and the way that works, to whom the page is open at all."""
-    answer = server.ask(method, path, headers={"authorization": f"Bearer {server.settings.serving_token}"})
+    answer = server.request(method, path, headers={"authorization": f"Bearer {TOKEN}"})
 
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
     assert answer.json() == {"error": f"this page takes {allowed}, not {method}"}
@@ -131,7 +131,7 @@ def test_only_the_outputs_that_are_asked_for_are_answered(server: ModelServer, r
     inputs = [_tensor(name, _datatype(value), value, shape=[1, 1]) for name, value in row.items() if value is not None]
     body = {"id": "mine", "inputs": inputs, "outputs": [{"name": "probabilities"}]}
 
-    answer = server.ask("POST", "/v2/models/rich/versions/1/infer", body)
+    answer = server.request("POST", "/v2/models/rich/versions/1/infer", body)
 
     (tensor,) = answer.json()["outputs"]
     assert (tensor["name"], tensor["shape"], len(tensor["data"])) == ("probabilities", [1, 3], 3)
@@ -203,17 +203,17 @@ def test_an_invocation_without_a_name_is_for_the_one_model_that_is_live(
 ) -> None:
     """With two, it must say which."""
     body, size = {"dataframe_records": [row]}, {"instances": [{"size": 1.0}]}
-    assert server.ask("POST", "/invocations", body).status_code == 200
+    assert server.request("POST", "/invocations", body).status_code == 200
 
-    server.make_live(*release(tmp_path, "1"))
+    server.promote(*release(tmp_path, "1"))
     try:
         status, error = _error(server, "POST", "/invocations", body)
         assert (status, error) == (
             400,
             "say which model: POST /models/NAME/invocations, or the header x-model: NAME; live are rich, small",
         )
-        assert server.ask("POST", "/invocations", size, {"x-model": "small"}).status_code == 200
-        assert server.ask("POST", "/models/small/invocations", size).status_code == 200
+        assert server.request("POST", "/invocations", size, {"x-model": "small"}).status_code == 200
+        assert server.request("POST", "/models/small/invocations", size).status_code == 200
         assert _error(server, "POST", "/invocations", size, **{"x-model": "nobody"})[0] == 404
     finally:
         server.door.switch("small", None, server.door.observe("small").revision)
@@ -236,10 +236,10 @@ def test_an_invocation_without_a_name_is_for_the_one_model_that_is_live(
 def test_keys_reach_the_prediction_log(server: ModelServer, row: dict[str, Any], path: str, body: Any) -> None:
     """With the row and the id, in every protocol."""
     request_id = path.replace("/", ".")
-    answer = server.ask("POST", path, body(row), {"x-request-id": request_id})
+    answer = server.request("POST", path, body(row), {"x-request-id": request_id})
     assert answer.status_code == 200
 
-    segments = journal.segments(server.settings.state / "serving" / "journal")
+    segments = journal.segments(server.folder / "serving" / "journal")
     logged = [found for segment in segments for found, _ in journal.read(segment.read_bytes())]
     assert [found.keys for found in logged if found.request_id == request_id] == [["whose"]]
 

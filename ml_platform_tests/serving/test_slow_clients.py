@@ -1,5 +1,6 @@
 """Clients that are slow, idle or gone cost nobody anything; this server waits one second for a request."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +9,10 @@ from contextlib import ExitStack, suppress
 from threading import Event
 
 import pytest
+from uvicorn.server import ServerState
 
+from ml_platform.serving.connection import PatientProtocol, ServerConfig
+from ml_platform.serving.http import Response
 from ml_platform_tests.serving.models import ROW
 from ml_platform_tests.serving.running import Connection, ModelServer, get, post, wait_until
 
@@ -99,12 +103,45 @@ def test_clients_that_hang_up_are_not_missed(server: ModelServer) -> None:
 def test_who_does_not_take_the_answer_does_not_hold_up_others(server: ModelServer) -> None:
     """A client may ask and never read; it is hung up on, and nothing is kept for it."""
     large = post("/models/wide/predict", {"rows": [ROW] * 5000})
-    with server.connect() as deaf:
-        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.socket.settimeout(0.5)
-        with suppress(TimeoutError):
+
+    def ask_until_hung_up_on(connection: Connection) -> None:
+        with suppress(ConnectionError):
             while True:
-                deaf.socket.sendall(large)
-        for _ in range(20):
+                connection.socket.sendall(large)
+
+    with ThreadPoolExecutor(1) as threads, server.connect() as deaf:
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asking = threads.submit(ask_until_hung_up_on, deaf)
+        while not asking.done():
             assert server.predict("wide", ROW).status == 200
-        wait_until(lambda: server.connections() == 0)
+        asking.result()
+
+
+def test_who_leaves_a_small_rest_of_the_answer_is_hung_up_on_too() -> None:
+    """Less than what makes the server pause, so that nothing but hanging up shows it that nobody takes the rest."""
+
+    class Answering:
+        draining = False
+
+        async def answer(self, _scope: object, _receive: object) -> Response:
+            return Response(bytes(40_000))
+
+    async def ask_and_never_read() -> None:
+        config = ServerConfig(Answering(), request_seconds=0.1)  # type: ignore[arg-type]
+        config.load()
+        ours, deaf = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        hung_up = asyncio.Event()
+
+        class Watched(PatientProtocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                hung_up.set()
+
+        with deaf:
+            made = Watched(config, ServerState(), {})
+            await asyncio.get_running_loop().create_connection(lambda: made, sock=ours)
+            deaf.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            await hung_up.wait()
+
+    asyncio.run(asyncio.wait_for(ask_and_never_read(), 20))

@@ -94,7 +94,7 @@ def _calibrated(key: _Key, rows: int, rate: float) -> Calibration:
     thresholds, worst = [], np.zeros(RESAMPLES)
     for profile in key.profiles:
         drawn = _resamples(profile, rows, rng)
-        threshold = _fitted(drawn, profile.rows // min(profile.block, rows))
+        threshold = _fitted(drawn, max(profile.rows // min(profile.block, rows), 2))
         thresholds.append(threshold)
         # Of what the reference does not have, chance is known: its p-values are even, or rarer.
         even = -np.log10(rng.uniform(size=(RESAMPLES, len(never_seen(profile)))))

@@ -79,11 +79,9 @@ class Cells:
     def codes(self, column: pl.Series) -> Codes:
         """The cell of each value (n,); every value of a column of another kind is unseen."""
         kind = kind_of(column.dtype)
-        is_null = column.is_null().to_numpy()
-        if kind is None or self.kind is Kind.TIME:
-            return np.where(is_null, self.missing, 0).astype(np.uint8)
-        if kind is not self.kind:
-            return np.where(is_null, self.missing, self.unseen).astype(np.uint8)
+        if kind is not self.kind or kind is Kind.TIME:
+            there = 0 if self.kind is Kind.TIME else self.unseen
+            return np.where(column.is_null().to_numpy(), self.missing, there).astype(np.uint8)
         return self._of_numbers(_numbers(column)) if kind is Kind.NUMBER else self._of_texts(column)
 
     def _of_numbers(self, numbers: Numbers) -> Codes:
@@ -113,4 +111,5 @@ def kind_of(dtype: pl.DataType) -> Kind | None:
 
 def _numbers(column: pl.Series) -> Numbers:
     """Missing is NaN."""
-    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    numbers = column.cast(pl.Float64)
+    return (numbers.fill_null(float("nan")) if numbers.null_count() else numbers).to_numpy()

@@ -19,12 +19,12 @@ class State(StrEnum):
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not as in the reference: of which column, by which measure, how far, and in words.
+    """One thing that is not as in the reference: which column or pair, by which measure, how far, and in words.
 
     `threshold` is how far chance would take it, at the stated rate and this size of the window.
     """
 
-    column: str
+    columns: tuple[str, ...]
     measure: str
     value: float
     threshold: float

@@ -42,8 +42,22 @@ def judge(profiles: Sequence[Profile], windows: Sequence[pl.DataFrame], rate: fl
     found: list[tuple[float, Alarm]] = []
     for (profile, window), threshold in zip(pairs, calibration.thresholds, strict=True):
         found += _moved(profile, window, threshold, calibration)
-    alarms = [alarm for _, alarm in sorted(found, key=lambda pair: -pair[0])]
-    return _verdict(State.DRIFTED if alarms else State.OK, alarms, basis)
+    return _verdict(State.DRIFTED if found else State.OK, _said_once(found), basis)
+
+
+def _said_once(found: Sequence[tuple[float, Alarm]]) -> list[Alarm]:
+    """Of each column what surprises most, the greatest surprise first; correlations only of columns that stayed.
+
+    A column that moves takes its level, its shares and its correlations along: one thing happened, not many.
+    """
+    alarms: list[Alarm] = []
+    moved: set[str] = set()
+    for _, alarm in sorted(found, key=lambda pair: (len(pair[1].columns), -pair[0])):
+        if moved.isdisjoint(alarm.columns):
+            alarms.append(alarm)
+            if len(alarm.columns) == 1:
+                moved.update(alarm.columns)
+    return alarms
 
 
 def _verdict(state: State, alarms: Sequence[Alarm], basis: Basis) -> Verdict:

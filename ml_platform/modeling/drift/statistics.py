@@ -77,7 +77,8 @@ def distances(profile: Profile, reference: Numbers, window: Numbers) -> Numbers:
         window: sums of the rows to hold against them (..., d).
     """
     a, b = Moments.of(profile, reference), Moments.of(profile, window)
-    return np.stack([_distance(statistic, profile, a, b) for statistic in resampled(profile)], axis=-1)
+    found = [_distance(statistic, profile, a, b) for statistic in resampled(profile)]
+    return np.stack(found, axis=-1) if found else np.empty((*reference.shape[:-1], 0))
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Moments:
         """The parts of sums (..., d)."""
         ends = np.cumsum([cells.size + 2 for cells in profile.columns])
         *counts, products = np.split(sums, ends, axis=-1)
-        rows = counts[0].sum(axis=-1)
+        rows = np.maximum(counts[0].sum(axis=-1), 1)
         means = [c @ scores / rows for c, scores in zip(counts, profile.scores, strict=True)]
         squares = [c @ scores**2 / rows for c, scores in zip(counts, profile.scores, strict=True)]
         pairs = combinations(range(len(counts)), 2)

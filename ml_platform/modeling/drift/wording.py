@@ -21,7 +21,7 @@ def other_kind(column: str, now: str, before: str) -> Alarm:
 
 
 def _schema(column: str, what: str) -> Alarm:
-    return Alarm(column=column, measure=SCHEMA, value=1.0, threshold=0.0, reason=f"{column} {what}")
+    return Alarm(columns=(column,), measure=SCHEMA, value=1.0, threshold=0.0, reason=f"{column} {what}")
 
 
 def new(column: str, measure: Measure, count: int, limit: float, rows: int) -> Alarm:
@@ -29,7 +29,7 @@ def new(column: str, measure: Measure, count: int, limit: float, rows: int) -> A
     what = "has a value that the reference does not know" if measure is Measure.NEW_VALUES else "is missing"
     rest = "" if measure is Measure.NEW_VALUES else ", and never in the reference"
     reason = f"{column} {what} in {count:,} of {rows:,} rows{rest}"
-    return Alarm(column=column, measure=measure, value=count / rows, threshold=limit / rows, reason=reason)
+    return Alarm(columns=(column,), measure=measure, value=count / rows, threshold=limit / rows, reason=reason)
 
 
 def moved(
@@ -49,7 +49,7 @@ def moved(
     if statistic.measure in (Measure.LEVEL, Measure.CORRELATION):
         value, threshold = np.sqrt(value).item(), np.sqrt(threshold).item()
     return Alarm(
-        column=" and ".join(names),
+        columns=tuple(names),
         measure=statistic.measure,
         value=value,
         threshold=threshold,

@@ -35,7 +35,7 @@ def income(atotinc: Numbers, cototinc: Numbers) -> Numbers:
 
 def expense_share(hexp: Numbers, other: Numbers, income: Numbers) -> Numbers:
     """Housing expense and other obligations as a share of income; missing without income."""
-    return np.divide(hexp + other, income, out=np.full_like(income, np.nan), where=income > 0)
+    return np.where(income > 0, (hexp + other) / income, np.nan)
 
 
 def liquid_assets(liq: Numbers) -> Numbers:
