@@ -35,7 +35,7 @@ check: setup ## Check style, types, layers, the lock file, and that the definiti
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(UV) lock --check --quiet
-	@$(BIN)/python -W error::Warning:ml_platform -c "import ml_platform.definitions"
+	@$(BIN)/python -W error::Warning:ml_platform -c "from ml_platform.definitions import defs; defs.get_repository_def().get_all_jobs()"
 
 bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate, serving, score, drift, gate, new-model
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
