@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -153,8 +153,7 @@ def demo(into: Path) -> None:
     """
     from ml_platform.local import demo as story  # noqa: PLC0415 - `--help` needs none of it
 
-    out = click.get_text_stream("stdout")
-    if not story.tell(into.absolute(), lambda line: click.echo(line, file=out)):
+    if not story.tell(into.absolute(), partial(click.echo, file=sys.stdout)):
         sys.exit(1)
 
 
