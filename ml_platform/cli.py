@@ -137,6 +137,27 @@ def sql(statement: str | None) -> None:
     os.execv(command[0], command)  # noqa: S606 - becomes psql, so that its prompt and its exit code are the user's
 
 
+@main.command()
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default=Path(".ml_platform_demo"),
+    show_default=True,
+    help="Where everything of the demo is kept; emptied first.",
+)
+@clearly
+def demo(into: Path) -> None:
+    """Watch twelve simulated weeks of a model in a few minutes: drift, retraining, broken data, and what is decided.
+
+    It brings its own platform, ends by itself, and fails if anything did not happen as told.
+    """
+    from ml_platform.local import demo as story  # noqa: PLC0415 - `--help` needs none of it
+
+    out = click.get_text_stream("stdout")
+    if not story.tell(into.absolute(), lambda line: click.echo(line, file=out)):
+        sys.exit(1)
+
+
 @main.command("demo-rows")
 @click.argument("model")
 @click.option("--rows", type=click.IntRange(1), default=400, show_default=True, help="How many.")

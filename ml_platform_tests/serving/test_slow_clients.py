@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from threading import Event
@@ -12,6 +12,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from ml_platform.serving.connection import PatientProtocol, ServerConfig
+from ml_platform.serving.http import Response
 from ml_platform_tests.serving.models import ROW
 from ml_platform_tests.serving.running import Connection, ModelServer, get, post, wait_until
 
@@ -119,12 +120,14 @@ def test_who_does_not_take_the_answer_does_not_hold_up_others(server: ModelServe
 def test_who_leaves_a_small_rest_of_the_answer_is_hung_up_on_too() -> None:
     """Less than what makes the server pause, so that nothing but hanging up shows it that nobody takes the rest."""
 
-    async def answer(_scope: object, _receive: object, send: Callable[[Mapping[str, object]], Awaitable[None]]) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
-        await send({"type": "http.response.body", "body": bytes(40_000)})
+    class Answering:
+        draining = False
+
+        async def answer(self, _scope: object, _receive: object) -> Response:
+            return Response(bytes(40_000))
 
     async def ask_and_never_read() -> None:
-        config = ServerConfig(answer, request_seconds=0.1)  # type: ignore[arg-type]
+        config = ServerConfig(Answering(), request_seconds=0.1)  # type: ignore[arg-type]
         config.load()
         ours, deaf = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -138,7 +141,7 @@ def test_who_leaves_a_small_rest_of_the_answer_is_hung_up_on_too() -> None:
         with deaf:
             made = Watched(config, ServerState(), {})
             await asyncio.get_running_loop().create_connection(lambda: made, sock=ours)
-            deaf.sendall(get("/"))
+            deaf.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             await hung_up.wait()
 
     asyncio.run(asyncio.wait_for(ask_and_never_read(), 20))
