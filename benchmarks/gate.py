@@ -34,7 +34,8 @@ SPEC = ModelSpec(
     promotion=PromotionPolicy(metric="roc_auc", floor=0.5, max_calibration_drop=math.inf),
 )
 ROWS = (100, 400, 1000)
-EQUAL, BETTER = (1.0, 1.0), (0.5, 1.5)
+EQUAL, BETTER, ALIKE = (1.0, 1.0), (0.5, 1.5), (0.3, 0.3)
+"""The noise of challenger and champion: within a class, scores of equal ones correlate by 0.5, of alike ones by 0.9."""
 YOUNG, OLD = timedelta(days=7), timedelta(days=29)
 TIMED_ROWS = 10_000
 
@@ -68,6 +69,7 @@ def rates(duels: int) -> dict[str, object]:
         "better_by": round(float(np.mean(gains)), 3),
         "better_promoted": share(better, lambda d: d.won),
         "equal_refreshes_old": share(decisions(EQUAL, OLD), lambda d: d.won),
+        "alike_refreshes_old": share(decisions(ALIKE, OLD), lambda d: d.won),
     }
 
 

@@ -167,7 +167,8 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         """The bundle that a run trained, in the store; downloaded only if it is not there.
 
         Raises:
-            BundleError: when what MLflow has is not what the hash says.
+            BundleError: when MLflow does not have it any more, or what it has is not what the hash says.
+            UnavailableError: when MLflow cannot be reached.
         """
         from ml_platform.modeling import bundle  # noqa: PLC0415
 
@@ -177,6 +178,8 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             with tempfile.TemporaryDirectory(dir=store, prefix=".download-") as temporary:
                 try:
                     downloaded = self.download(run_id, f"bundle/{digest}", Path(temporary))
+                except UnavailableError:
+                    raise
                 except (MlflowException, requests.HTTPError, OSError) as error:
                     msg = f"MLflow's run {run_id} has no bundle {digest[:12]} any more ({error})"
                     raise bundle.BundleError(msg) from error
