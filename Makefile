@@ -15,13 +15,16 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export UV_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check
+.PHONY: help setup run demo test check
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /  make \1@/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
 
 run: setup ## Start the platform: from PostgreSQL tables to live traffic (options: make run ARGS="--dagster-port 3001")
 	@$(BIN)/ml-platform up $(ARGS)
+
+demo: setup ## Watch twelve simulated weeks in a few minutes: drift, retraining, broken data, and what is decided
+	@$(BIN)/ml-platform demo $(ARGS)
 
 test: setup ## Run every test, two at a time (options: make test ARGS="-k launcher -n 0")
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
@@ -32,9 +35,9 @@ check: setup ## Check style, types, layers, the lock file, and that the definiti
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(UV) lock --check --quiet
-	@$(BIN)/python -W error::Warning:ml_platform -c "import ml_platform.definitions"
+	@$(BIN)/python -W error::Warning:ml_platform -c "from ml_platform.definitions import defs; defs.get_repository_def().get_all_jobs()"
 
-bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate, serving, score, gate, new-model
+bench-%: setup ## Measure one thing: overhead, run, load, ingest, validate, serving, score, drift, gate, new-model
 	@$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
 # The stamp holds the folder's path: an environment does not survive being moved.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -150,6 +150,26 @@ def sql(statement: str | None) -> None:
     }
     command = [str(binaries() / "psql"), "--set", "ON_ERROR_STOP=1", *(["--command", statement] if statement else [])]
     os.execv(command[0], command)  # noqa: S606 - becomes psql, so that its prompt and its exit code are the user's
+
+
+@main.command()
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default=Path(".ml_platform_demo"),
+    show_default=True,
+    help="Where everything of the demo is kept; emptied first.",
+)
+@clearly
+def demo(into: Path) -> None:
+    """Watch twelve simulated weeks of a model in a few minutes: drift, retraining, broken data, and what is decided.
+
+    It brings its own platform, ends by itself, and fails if anything did not happen as told.
+    """
+    from ml_platform.local import demo as story  # noqa: PLC0415 - `--help` needs none of it
+
+    if not story.tell(into.absolute(), partial(click.echo, file=sys.stdout)):
+        sys.exit(1)
 
 
 @main.command("demo-rows")

@@ -7,8 +7,8 @@ import pytest
 
 from ml_platform_tests import platform as whole
 
-END_TO_END, PLATFORM = "end_to_end", "platform"
-LONGEST_FIRST = (END_TO_END, PLATFORM)
+END_TO_END, PLATFORM, DEMO = "end_to_end", "platform", "demo"
+LONGEST_FIRST = (END_TO_END, PLATFORM, DEMO)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
@@ -23,6 +23,8 @@ def _group(item: pytest.Item) -> str:
     """What runs in one process, in order: the tests of one platform, otherwise those of one file."""
     if END_TO_END in item.path.parts:
         return END_TO_END
+    if item.path.stem == "test_demo":
+        return DEMO
     return PLATFORM if PLATFORM in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
 
 

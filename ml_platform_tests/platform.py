@@ -1,6 +1,5 @@
 """A whole platform without Dagster's page: real PostgreSQL, MLflow and model server, refreshed in this process."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,17 +14,12 @@ import psycopg
 from ml_platform.assets.lifecycle import ROOMS
 from ml_platform.automation.jobs import REFRESH
 from ml_platform.definitions import definitions_for
-from ml_platform.local import company, services
-from ml_platform.local.postgres import EmbeddedPostgres
-from ml_platform.local.processes import free_port
-from ml_platform.local.supervisor import Supervisor
+from ml_platform.local import company, headless
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.models.catalogue import all_models
 from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.tracking import ExperimentTracking
 from ml_platform.settings import Settings
-
-DATABASES = ("company", "platform", "dagster", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -107,31 +101,7 @@ def running(state: Path, models: Path | None = None) -> Iterator[Platform]:
         state: an empty folder.
         models: a folder with more models for the catalogue.
     """
-    # Nothing is taken from the environment: another platform may be running around this one.
-    here = Settings(
-        state=state,
-        models=str(models or ""),
-        automation="off",
-        **{f"{name}_port": free_port() for name in ("postgres", "dagster", "mlflow", "serving")},  # type: ignore[arg-type]
-    )
-    postgres = EmbeddedPostgres(state, here.postgres_port)
-    postgres.start()
-    postgres.create_databases(DATABASES)
-    here = services.complete(here, postgres.url("postgres"))
-    services.install_ledger(here)
-    company.load(here.source_url, datetime.now(UTC))
-    started = [services.model_server(here), services.tracking_server(here)]
-    supervisor = Supervisor(state, services.environment(here), lambda _: None)
-    before = dict(os.environ)
-    os.environ |= here.as_environment() | services.QUIET
-    try:
-        for service in started:
-            supervisor.start(service)
-        supervisor.wait_until_ready(service.name for service in started)
+    with headless.running(state, models=str(models or "")) as here:
+        company.load(here.source_url, datetime.now(UTC))
         with dg.DagsterInstance.local_temp(str(state)) as instance:
             yield Platform(here, instance)
-    finally:
-        supervisor.stop_all()
-        postgres.stop()
-        os.environ.clear()
-        os.environ |= before

@@ -25,6 +25,7 @@ from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.tracking import CHAMPION, REFUSED
 from ml_platform.resources.unavailable import UnavailableError
+from ml_platform.serving.prediction_table import Prediction, PredictionTable
 from ml_platform_tests.platform import Platform
 
 LOANS, STUDENTS = "loan_approval", "student_dropout"
@@ -332,6 +333,38 @@ def test_no_traffic_is_a_state_and_drift_is_found_in_the_served_requests(refresh
     assert (decided.kind, decided.outcome, decided.reason) == (Kind.DRIFT, Outcome.DRIFTED, found["reason"])
     run, artifact = found["report"].partition("/runs/")[2].split("/artifacts/")
     assert alarms[0] in Path(refreshed.tracking.client.download_artifacts(run, artifact)).read_text()
+
+
+def test_requests_that_stop_coming_are_a_state_of_their_own(refreshed: Platform, tmp_path: Path) -> None:
+    """After a week of a hundred rows a day, a day without any is no ordinary silence, and no drift."""
+    start, clock = datetime.now(UTC) + timedelta(days=100), tmp_path / "clock"
+    asked = [
+        Prediction(
+            request_id=f"{day}-{number}",
+            row=0,
+            at_us=int((start + timedelta(days=day)).timestamp() * 1e6),
+            model=LOANS,
+            version=_champion(refreshed, LOANS),
+            colour="blue",
+            key=None,
+            inputs=b"{}",
+            output=b"{}",
+            latency_us=1,
+        )
+        for day in range(7)
+        for number in range(100)
+    ]
+    table = PredictionTable(refreshed.settings.platform_url)
+    assert table.insert(asked) == (len(asked), [])
+    table.close()
+    clock.write_text((start + timedelta(days=7, hours=12)).isoformat())
+    later = replace(refreshed, settings=replace(refreshed.settings, clock=str(clock)))
+
+    assert _errors(later.refresh(LOANS, ["drift_report"], job=DRIFT)) == []
+
+    found = refreshed.metadata(LOANS, "drift_report")
+    assert (found["state"], found["drifted"], found["rows"]) == (State.TRAFFIC_STOPPED, False, 0)
+    assert "100 are usual" in found["reason"]
 
 
 def test_outcomes_are_held_against_the_promise_once_they_are_final(refreshed: Platform) -> None:

@@ -1,6 +1,5 @@
 """The evaluation: what it shows of a decision, and what becomes of a champion that is old, lost, broken or outdated."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from ml_platform.assets import room as rooms
 from ml_platform.local import company
 from ml_platform.modeling.decisions import Kind, Outcome
-from ml_platform.resources.tracking import CHAMPION, SPLIT, Version
+from ml_platform.resources.tracking import CHAMPION, SPLIT, ExperimentTracking, Version
+from ml_platform.resources.unavailable import UnavailableError
 from ml_platform_tests.platform import Platform
 
 MODEL = "student_dropout"
@@ -86,8 +87,10 @@ def _changed(platform: Platform, champion: Version) -> Iterator[None]:
     file = platform.settings.bundles / champion.digest / "features.py"
     text = file.read_text(encoding="utf-8")
     file.write_text(text + " ", encoding="utf-8")
-    yield
-    file.write_text(text, encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -98,10 +101,12 @@ def _lost(platform: Platform, champion: Version) -> Iterator[None]:
         state / "bundles" / champion.digest
     ]
     for place in places:
-        shutil.move(place, place.with_name("aside"))
-    yield
-    for place in places:
-        shutil.move(place.with_name("aside"), place)
+        place.rename(place.with_name("aside"))
+    try:
+        yield
+    finally:
+        for place in places:
+            place.with_name("aside").rename(place)
 
 
 @contextmanager
@@ -109,8 +114,10 @@ def _out_of_date(platform: Platform, champion: Version) -> Iterator[None]:
     """It was split by a column that the table does not have any more."""
     client, split = platform.tracking.client, champion.tags[SPLIT]
     client.set_model_version_tag(MODEL, champion.version, SPLIT, split.replace("student_id", "pupil_id"))
-    yield
-    client.set_model_version_tag(MODEL, champion.version, SPLIT, split)
+    try:
+        yield
+    finally:
+        client.set_model_version_tag(MODEL, champion.version, SPLIT, split)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +139,20 @@ def test_a_champion_that_cannot_be_compared_with_is_named_and_the_floor_decides(
     assert why in shown["reason"]
     assert below["decision"] == "keep the champion"
     assert _evaluated(trained)["way"] != "unopposed"
+
+
+def test_an_outage_is_not_taken_for_a_lost_champion(trained: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle has to be fetched, and MLflow is away: the room tries again, then fails; nobody wins."""
+    monkeypatch.setattr(rooms, "FIRST_WAIT_S", 0.01)
+    before = trained.metadata(MODEL, "evaluation")
+
+    def away(*_: object) -> None:
+        msg = "MLflow cannot be reached"
+        raise UnavailableError(msg)
+
+    with _lost(trained, _champion(trained)), monkeypatch.context() as outage:
+        outage.setattr(ExperimentTracking, "download", away)
+        result = trained.refresh(MODEL, ["evaluation"])
+
+    assert not result.success
+    assert trained.metadata(MODEL, "evaluation") == before

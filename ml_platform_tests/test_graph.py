@@ -1,12 +1,15 @@
 """The asset graph as people see it: a change of it is a change of this readable file, and so a reviewed one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
 
 from ml_platform import settings
 from ml_platform.definitions import definitions_for
+from ml_platform.modeling.spec import Approval
 from ml_platform.models.catalogue import model
 
 SNAPSHOT = Path(__file__).parent / "graph.txt"
@@ -57,3 +60,12 @@ def test_every_model_has_the_same_rooms() -> None:
         for text in (one, other)
     ]
     assert rooms[0] == rooms[1]
+
+
+def test_a_code_server_can_tell_dagster_all_of_it() -> None:
+    """Importing the definitions does not look at every job; telling them does."""
+    spec = model("loan_approval")
+    models = (replace(spec, promotion=replace(spec.promotion, approval=Approval.HUMAN)), model("student_dropout"))
+    told = RepositorySnap.from_def(definitions_for(models, settings.load()).get_repository_def(), defer_snapshots=True)
+
+    assert {job.name for job in told.job_refs or ()} >= {"refresh", "rollback", "approve"}

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import dagster as dg
@@ -119,13 +119,18 @@ def _judged(
     bundles: BundleStore,
     champion: Version,
     served: Served,
-) -> tuple[Decision, str]:
+) -> tuple[Decision, str | None]:
     """The decision on the rows, and where the report opens."""
     manifest = bundle.check(tracking.fetch_bundle(champion.run_id, bundles.path, champion.digest), champion.digest)
     rules = spec.monitoring
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts = _parts(tracking, manifest, champion, served, folder)
+        if not parts:
+            reason = (
+                f"version {champion.version} was trained before its answers were kept, and no input is logged as it is"
+            )
+            return _decision(rules, now, State.NOTHING_TO_COMPARE, reason, len(served)), None
         report.write(folder, parts, rules.false_alarms_per_year / windows_per_year(rules.cron, now))
         verdict = _drawn(folder)
         link = _keep(tracking, spec, champion, verdict, folder)
@@ -134,12 +139,12 @@ def _judged(
 
 
 def windows_per_year(cron: str, now: datetime) -> float:
-    """How often a schedule ticks within a year."""
-    ticks = cron_string_iterator(now.timestamp(), cron, "UTC")
-    within = [tick for tick in islice(ticks, MOST_TICKS) if tick <= now + timedelta(days=365)]
-    return max(
-        len(within) / ((within[-1] - now) / timedelta(days=365)) if len(within) == MOST_TICKS else len(within), 1
-    )
+    """How often a schedule ticks within a year; a frequent one is counted over less."""
+    year = timedelta(days=365)
+    ticks = islice(cron_string_iterator(now.timestamp(), cron, "UTC"), MOST_TICKS)
+    within = list(takewhile(lambda tick: tick <= now + year, ticks))
+    counted = within[-1] - now if len(within) == MOST_TICKS else year
+    return max(len(within), 1) / (counted / year)
 
 
 def _parts(
@@ -147,11 +152,14 @@ def _parts(
 ) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
     """Reference and window: of the inputs that are logged as they are, and of the answers."""
     inputs = pl.read_parquet(tracking.download(champion.run_id, REFERENCE, folder))
-    answers = pl.read_parquet(tracking.download(champion.run_id, ANSWERS, folder))
     plain = comparable(manifest, inputs.columns)
     time = [EVENT_TIME] if EVENT_TIME in inputs.columns else []
     parts = {INPUTS: (inputs.select(plain + time), served.inputs)} if plain else {}
-    return parts | {ANSWERED: (answers, served.answers)}
+    # Versions of an earlier version of the platform have none.
+    if tracking.has_artifact(champion.run_id, ANSWERS):
+        answers = pl.read_parquet(tracking.download(champion.run_id, ANSWERS, folder))
+        parts[ANSWERED] = (answers, served.answers)
+    return parts
 
 
 def _drawn(folder: Path) -> Verdict:

@@ -26,7 +26,6 @@ from ml_platform.resources.tracking import CHAMPION, ExperimentTracking, Version
 DEGRADED, STATE = "degraded", "state"
 BARS = ("realised", "realised_low", "realised_high")
 NO_KEYS = "no request said whose rows it asks for, so no outcome can be found: let clients send `keys`"
-MOST_PREDICTIONS = 50_000
 SHOWN = 60
 OUTCOMES = {State.OK: Outcome.OK, State.DEGRADED: Outcome.DEGRADED}
 POLARS = {Holds.NUMBER: pl.Float64(), Holds.TEXT: pl.String(), Holds.TIME: pl.Datetime("us", "UTC")}
@@ -59,7 +58,7 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             if champion is None:
                 return _result(context, _nothing(spec, now, State.NO_CHAMPION, "no champion yet"))
             window = _nothing(spec, now, State.NO_KEYS, "")
-            answered = store.answered(spec.name, champion.version, window.start, window.end, MOST_PREDICTIONS)
+            answered = store.answered(spec.name, champion.version, window.start, window.end, spec.monitoring.max_rows)
             if answered.rows and not answered.by_key:
                 found = msgspec.structs.replace(window, reason=NO_KEYS, predictions=answered.rows)
             else:

@@ -1,5 +1,6 @@
 """What all rooms share: how they look in the page, whose they are, and which errors are worth another try."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -57,7 +58,14 @@ def room(
             dg.AssetCheckSpec(check, asset=asset_key, blocking=True, description=what) for check, what in described
         ],
     }
-    return dg.asset(**settings | more)  # type: ignore[no-any-return, call-overload]
+    make: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**settings | more)  # type: ignore[call-overload]
+    return lambda function: make(_with_signature(function))
+
+
+def _with_signature(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its signature written down: Dagster asks often, and each time Python would work it out."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 def _container(spec: ModelSpec, name: str) -> dict[str, Any]:

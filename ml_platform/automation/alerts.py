@@ -1,6 +1,8 @@
 """Alerts: new decisions in the ledger are told to people; failed runs get there first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import datetime
 
 import dagster as dg
 import msgspec
@@ -83,22 +85,27 @@ def failures_sensor(models: Sequence[ModelSpec], status: dg.DefaultSensorStatus)
         description="Notes in the ledger which run failed, in which room, and why",
     )
     def failed_runs(context: dg.RunFailureSensorContext, ledger: DecisionLedger, clock: Clock) -> None:
-        run = context.dagster_run
-        selected = {asset.path[0] for asset in run.asset_selection or ()} & names
-        reason = why_failed(context.instance, run) or context.failure_event.message or "it does not say why"
-        for model in sorted(selected):
-            entry = Entry(
-                key=f"{model} run {run.run_id} failed",
-                at=clock.now(),
-                model=model,
-                kind=Kind.RUN,
-                outcome=Outcome.FAILED,
-                reason=f"{run.job_name}: {reason}",
-                dagster_run=run.run_id,
-            )
+        for entry in failures(context.instance, context.dagster_run, names, clock.now()):
             ledger.record(entry)
 
     return failed_runs
+
+
+def failures(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, models: AbstractSet[str], now: datetime
+) -> Iterator[Entry]:
+    """What the ledger says of a run that failed, for each model it was about."""
+    selected = {asset.path[0] for asset in run.asset_selection or ()} & models
+    for model in sorted(selected):
+        yield Entry(
+            key=f"{model} run {run.run_id} failed",
+            at=now,
+            model=model,
+            kind=Kind.RUN,
+            outcome=Outcome.FAILED,
+            reason=f"{run.job_name}: {why_failed(instance, run) or 'its process ended without saying why'}",
+            dagster_run=run.run_id,
+        )
 
 
 def why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

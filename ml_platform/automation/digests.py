@@ -17,7 +17,7 @@ def digest_job(models: Sequence[ModelSpec]) -> dg.JobDefinition:
     """Writes the digest to the run's log and sends it to whoever listens; on demand too."""
     names = sorted(spec.name for spec in models)
 
-    @dg.op(name=DIGEST, required_resource_keys={"store", "ledger", "clock", "alerts"})
+    @dg.op(name=f"send_{DIGEST}", required_resource_keys={"store", "ledger", "clock", "alerts"})
     def write(context: dg.OpExecutionContext) -> str:
         doors = context.resources
         now = doors.clock.now()

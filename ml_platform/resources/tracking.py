@@ -158,11 +158,17 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         with reaching(self.url):
             return Path(self.client.download_artifacts(run_id, path, str(folder)))
 
+    def has_artifact(self, run_id: str, path: str) -> bool:
+        """Whether a run has a file of this name at its top."""
+        with reaching(self.url):
+            return any(artifact.path == path for artifact in self.client.list_artifacts(run_id))
+
     def fetch_bundle(self, run_id: str, store: Path, digest: str) -> Path:
         """The bundle that a run trained, in the store; downloaded only if it is not there.
 
         Raises:
-            BundleError: when what MLflow has is not what the hash says.
+            BundleError: when MLflow does not have it any more, or what it has is not what the hash says.
+            UnavailableError: when MLflow cannot be reached.
         """
         from ml_platform.modeling import bundle  # noqa: PLC0415
 
@@ -172,6 +178,8 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             with tempfile.TemporaryDirectory(dir=store, prefix=".download-") as temporary:
                 try:
                     downloaded = self.download(run_id, f"bundle/{digest}", Path(temporary))
+                except UnavailableError:
+                    raise
                 except (MlflowException, requests.HTTPError, OSError) as error:
                     msg = f"MLflow's run {run_id} has no bundle {digest[:12]} any more ({error})"
                     raise bundle.BundleError(msg) from error

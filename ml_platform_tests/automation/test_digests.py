@@ -49,6 +49,6 @@ def test_it_is_sent_and_written_down(platform: Platform, monkeypatch: pytest.Mon
 
     (message,) = listening.told
     assert result.success
-    assert message["message"].strip() == result.output_for_node(DIGEST).strip()
+    assert message["message"].strip() == result.output_for_node(f"send_{DIGEST}").strip()
     for spec in all_models():
         assert f"{spec.name}: " in message["message"]

@@ -7,8 +7,10 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
+from ml_platform.assets.drift_report import windows_per_year
 from ml_platform.assets.lifecycle import ROOMS
-from ml_platform.automation.sensors import drift_sensor, new_data_sensor
+from ml_platform.assets.realised_performance import DEGRADED
+from ml_platform.automation.sensors import degraded_sensor, drift_sensor, new_data_sensor
 from ml_platform.definitions import definitions_for, resources_for
 from ml_platform.local import company
 from ml_platform.modeling.decisions import Entry, Kind, Outcome
@@ -63,6 +65,28 @@ def test_a_model_that_was_never_pulled_waits_for_its_first_refresh(platform: Pla
 
     assert isinstance(_ask(platform, new_data_sensor(spec, OFF)), dg.SkipReason)
     assert isinstance(_ask(platform, drift_sensor(spec, OFF)), dg.SkipReason)
+
+
+def test_a_broken_promise_is_a_wish_to_retrain(pulled: Platform) -> None:
+    """The newest look counts, and asks only once."""
+    spec = replace(pulled.spec(MODEL), name="degraded_model")
+    looks = []
+    for degraded in (True, False):
+        at = dg.AssetMaterialization([spec.name, "realised_performance"], metadata={DEGRADED: degraded})
+        pulled.instance.report_runless_asset_event(at)
+        looks.append([_ask(pulled, degraded_sensor(spec, OFF)) for _ in range(2)])
+    (wish, again), (kept, _) = looks
+
+    assert isinstance(wish, dg.RunRequest)
+    assert isinstance(again, dg.RunRequest)
+    assert (wish.tags["ml_platform/trigger"], wish.run_key) == ("degraded", again.run_key)
+    assert isinstance(kept, dg.SkipReason)
+
+
+@pytest.mark.parametrize(("cron", "windows"), [("0 6 * * *", 365), ("0 * * * *", 8760), ("0 0 * * 0", 52)])
+def test_a_false_alarm_a_year_is_spread_over_the_windows_that_a_year_has(cron: str, windows: int) -> None:
+    """Counted from the schedule."""
+    assert windows_per_year(cron, datetime(2026, 1, 1, tzinfo=UTC)) == pytest.approx(windows, rel=0.002)
 
 
 def test_a_database_that_does_not_answer_is_a_reason_to_wait(pulled: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """The contract that every model of the catalogue keeps, also those that are not written yet."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,9 @@ from ml_platform.modeling.bundle import differences, rows_of
 from ml_platform.modeling.candidate import Fitted, pack
 from ml_platform.modeling.columns import DTYPES, Kind
 from ml_platform.modeling.conversion import convert
+from ml_platform.modeling.drift.decision import State
+from ml_platform.modeling.drift.judging import judge
+from ml_platform.modeling.drift.profile import Profile
 from ml_platform.modeling.engine import EngineKind, as_frame
 from ml_platform.modeling.schema import read_rows
 from ml_platform.modeling.spec import ModelSpec, Task
@@ -162,6 +167,19 @@ def test_a_request_is_read_as_training_reads_the_table(spec: ModelSpec) -> None:
 
     for name, values in columns.items():
         np.testing.assert_array_equal(read[name], values, err_msg=name)
+
+
+@MODELS
+def test_requests_like_the_training_rows_do_not_drift(spec: ModelSpec) -> None:
+    """As the prediction log has them, in JSON: every column is of the kind it was trained on."""
+    code = ModelCode.of(spec)
+    profile = Profile.of(random_rows(code.inputs, 1000, 6))
+    columns = as_columns(random_rows(code.inputs, ROWS, 7), code.inputs)
+    asked = json.loads(json.dumps(rows_of(columns, code.inputs, range(ROWS))))
+
+    verdict = judge([profile], [pl.from_dicts(asked, infer_schema_length=None, strict=False)], 1 / 365)
+
+    assert (verdict.state, verdict.alarms) == (State.OK, ())
 
 
 def test_specs_import_nothing_heavy() -> None:

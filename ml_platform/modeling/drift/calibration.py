@@ -135,7 +135,7 @@ def _blocks(profile: Profile, length: int) -> Floats:
     one_hot = [
         codes[:, i, None] == np.arange(cells.size + 2, dtype=np.uint8) for i, cells in enumerate(profile.columns)
     ]
-    left, right = np.triu_indices(len(profile.columns), 1)
+    left, right = profile.sides
     rows = np.concatenate([*one_hot, ranks[:, left] * ranks[:, right]], axis=1, dtype=np.float32)
     return np.asarray(rows[: count * length].reshape(count, length, -1).sum(axis=1))
 

@@ -15,6 +15,7 @@ class State(StrEnum):
     TOO_FEW_ROWS = "too_few_rows"
     NO_TRAFFIC = "no_traffic"
     TRAFFIC_STOPPED = "traffic_stopped"
+    NOTHING_TO_COMPARE = "nothing_to_compare"
     NO_CHAMPION = "no_champion"
 
 

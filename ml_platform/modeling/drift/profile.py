@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import combinations
 from math import ceil
 
 import numpy as np
@@ -15,6 +16,8 @@ from ml_platform.modeling.drift.cells import Cells, Codes
 
 MOST_ROWS = 10_000
 """More rows are thinned out; the profile's memory is a byte for each of them and column."""
+MOST_PAIRED = 40
+"""So many columns are looked at in pairs."""
 EVENT_TIME = "ml_platform.event_time"
 """The column of a reference that orders its rows, under a name that no source has."""
 SLICE_ROWS = 100_000
@@ -65,6 +68,18 @@ class Profile:
         """A number for each cell, by column: the rank of its middle as a normal distribution has it; missing is 0."""
         return tuple(_scores(counts[:-2]) for counts in self.counts)
 
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The pairs whose correlation is looked at: of a wide table those of the columns that depend on others most."""
+        several = [i for i, cells in enumerate(self.columns) if cells.size > 1]
+        if len(several) > MOST_PAIRED:
+            ranks = self.ranks[:, several]
+            scale = np.maximum(ranks.std(axis=0), 1e-6)
+            correlation = np.abs((ranks.T @ ranks) / self.rows / np.outer(scale, scale))
+            np.fill_diagonal(correlation, 0)
+            several = [several[i] for i in sorted(np.argsort(-correlation.max(axis=0), kind="stable")[:MOST_PAIRED])]
+        return tuple(combinations(several, 2))
+
     @property
     def ranks(self) -> Floats:
         """The score of every reference row (n, columns)."""
@@ -95,7 +110,7 @@ class Profile:
         """What the statistics need of some rows, read a slice at a time: cell counts, and sums of products of scores.
 
         Returns:
-            The counts of all columns one after the other, then the upper triangle of products (columns choose 2,).
+            The counts of all columns one after the other, then the products of all `pairs`.
         """
         total = np.zeros_like(self.own_sums)
         for part in rows.iter_slices(SLICE_ROWS):
@@ -105,8 +120,13 @@ class Profile:
     def _sums(self, codes: Codes) -> Numbers:
         counts = [np.bincount(codes[:, i], minlength=cells.size + 2) for i, cells in enumerate(self.columns)]
         ranks = self.ranks_of(codes)
-        products = ranks.T @ ranks
-        return np.concatenate([*counts, products[np.triu_indices(len(self.columns), 1)]])
+        products = (ranks.T @ ranks)[tuple(self.sides)]
+        return np.concatenate([*counts, products])
+
+    @property
+    def sides(self) -> NDArray[np.intp]:
+        """The left and the right columns of the pairs (2, pairs)."""
+        return np.array(self.pairs, dtype=np.intp).reshape(-1, 2).T
 
 
 def thinned(rows: pl.DataFrame) -> pl.DataFrame:

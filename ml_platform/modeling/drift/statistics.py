@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,7 @@ def resampled(profile: Profile) -> tuple[Statistic, ...]:
             found.append(Statistic(measure=Measure.LEVEL, columns=(i,)))
         if counts[cells.missing]:
             found.append(Statistic(measure=Measure.MISSING, columns=(i,)))
-    several = [i for i, cells in enumerate(profile.columns) if cells.size > 1]
-    return (*found, *(Statistic(measure=Measure.CORRELATION, columns=pair) for pair in combinations(several, 2)))
+    return (*found, *(Statistic(measure=Measure.CORRELATION, columns=pair) for pair in profile.pairs))
 
 
 def never_seen(profile: Profile) -> tuple[Statistic, ...]:
@@ -99,13 +97,12 @@ class Moments:
         rows = np.maximum(counts[0].sum(axis=-1), 1)
         means = [c @ scores / rows for c, scores in zip(counts, profile.scores, strict=True)]
         squares = [c @ scores**2 / rows for c, scores in zip(counts, profile.scores, strict=True)]
-        pairs = combinations(range(len(counts)), 2)
         return cls(
             counts=counts,
             rows=rows,
             means=means,
             variances=[s - m**2 for s, m in zip(squares, means, strict=True)],
-            products={pair: products[..., k] for k, pair in enumerate(pairs)},
+            products={pair: products[..., k] for k, pair in enumerate(profile.pairs)},
         )
 
     def correlation(self, i: int, j: int) -> Numbers:
