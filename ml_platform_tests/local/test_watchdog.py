@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -217,6 +218,34 @@ def test_a_message_that_reached_nobody_is_sent_again_and_the_terminal_hears_it_o
     assert said == [f"{BROKEN}\n  {A.words}"]
     assert channel.sent == [f"{BROKEN}: {A.words}"] * 3
     assert MINUTE * 6 < AGAIN_AFTER_S
+
+
+def test_whatever_a_look_raises_the_next_one_comes(silent: DagsterPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watchdog that died of a mistake of its own would be missed by nobody."""
+    looks, said, told = iter([ZeroDivisionError(), Look([A])]), list[str](), Event()
+
+    def once(_page: DagsterPage) -> Look:
+        found = next(looks, Look([A]))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith(BROKEN):
+            told.set()
+
+    monkeypatch.setattr("ml_platform.local.watchdog.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("ml_platform.local.watchdog.look", once)
+    watchdog = Watchdog(silent, AlertChannel(""), say)
+    watchdog.start()
+
+    assert told.wait(30)
+    watchdog.stop()
+    assert said == [
+        "The watchdog could not look (ZeroDivisionError()) and tries again in a minute.",
+        f"{BROKEN}\n  {A.words}",
+    ]
 
 
 def test_a_check_without_a_platform_says_so(tmp_path: Path) -> None:
