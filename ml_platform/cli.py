@@ -116,6 +116,21 @@ def status() -> None:
 
 
 @main.command()
+@click.option("--alert", is_flag=True, help="Tell those named in ML_PLATFORM_ALERT_URLS, too, what is wrong.")
+@clearly
+def check(*, alert: bool) -> None:
+    """Look from outside whether everything ticks: daemons, sensors, schedules. For cron; the exit code is 1 if not.
+
+    Asks the platform that runs here; where there is none, as in a pod of its own, Dagster's page at
+    ML_PLATFORM_DAGSTER_PAGE.
+    """
+    from ml_platform.local import watchdog  # noqa: PLC0415 - `--help` needs none of it
+
+    if not watchdog.check(settings.load(), click.echo, alert=alert):
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("statement", required=False)
 @clearly
 def sql(statement: str | None) -> None:

@@ -25,7 +25,9 @@ from ml_platform.local.processes import PlatformError
 from ml_platform.local.runs import TRIGGER, DagsterPage
 from ml_platform.local.services import DATABASES, HOST, Service
 from ml_platform.local.supervisor import Supervisor
+from ml_platform.local.watchdog import Watchdog
 from ml_platform.local.watching import Watch
+from ml_platform.resources.alert_channel import AlertChannel
 from ml_platform.settings import PREFIX, PROJECT, Settings
 
 RESTARTS = 3
@@ -54,6 +56,7 @@ class Platform:
     _postgres: EmbeddedPostgres | None = None
     _supervisor: Supervisor = field(init=False)
     _watch: Watch = field(init=False)
+    _watchdog: Watchdog | None = None
     _doors: Path = field(init=False)
     _stopping: bool = False
     _revivals: int = 0
@@ -102,6 +105,8 @@ class Platform:
         page = DagsterPage(self._here.dagster_page)
         self._wait_for_definitions(page)
         self._watch = Watch(page, self.say)
+        self._watchdog = Watchdog(page, AlertChannel(self._here.alert_urls), self.say)
+        self._watchdog.start()
         state.publish(self._here.state, self._here.as_environment() | {"DAGSTER_HOME": str(PROJECT)})
 
     def _refuse_busy_ports(self) -> None:
@@ -229,6 +234,8 @@ class Platform:
     def _stop(self) -> None:
         """Everything that was started has ended, in the order in which nothing is lost; told as it goes."""
         state.withdraw(self.asked.state)
+        if self._watchdog:
+            self._watchdog.stop()
         if self._supervisor.is_empty() and self._postgres is None:
             return
         self.say("\nStopping. Ctrl-C again to stop at once.")

@@ -151,7 +151,7 @@ class DagsterPage:
         selector = LOCATION | {"jobName": REFRESH, "assetSelection": [{"path": path} for path in keys]}
         metadata = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
         params = {"selector": selector, "runConfigData": {}, "executionMetadata": metadata}
-        answer = self._ask(LAUNCH, params=params)["launchRun"]
+        answer = self.ask(LAUNCH, params=params)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             msg = f"Dagster did not take the run: {answer.get('message') or answer['__typename']}"
             raise PlatformError(msg)
@@ -170,7 +170,7 @@ class DagsterPage:
         """What has happened since the story was last continued."""
         more = True
         while more:
-            answer = self._ask(EVENTS, run=story.run.id, after=story.cursor, limit=EVENTS_AT_ONCE)
+            answer = self.ask(EVENTS, run=story.run.id, after=story.cursor, limit=EVENTS_AT_ONCE)
             log = answer["logsForRun"]
             if log["__typename"] != "EventConnection":
                 story.over = True
@@ -194,7 +194,7 @@ class DagsterPage:
 
     def runs(self, **only: object) -> list[Run]:
         """The newest runs that fit Dagster's filter."""
-        answer = self._ask(RUNS, filter=only)["runsOrError"]
+        answer = self.ask(RUNS, filter=only)["runsOrError"]
         return [
             Run(
                 id=run["runId"],
@@ -208,7 +208,7 @@ class DagsterPage:
     def terminate(self, run_ids: Sequence[str]) -> None:
         """The runs have been asked to end; they become CANCELED."""
         if run_ids:
-            self._ask(TERMINATE, ids=list(run_ids))
+            self.ask(TERMINATE, ids=list(run_ids))
 
     def load_error(self) -> str | None:
         """Why the definitions could not be loaded; empty when they were, None while they still are.
@@ -216,7 +216,7 @@ class DagsterPage:
         Raises:
             PlatformError: when the page does not answer.
         """
-        workspace = self._ask(LOADED)["workspaceOrError"]
+        workspace = self.ask(LOADED)["workspaceOrError"]
         entries = workspace.get("locationEntries", [])
         if not entries or any(entry["loadStatus"] != "LOADED" for entry in entries):
             return None
@@ -225,10 +225,15 @@ class DagsterPage:
 
     def refreshable(self) -> list[list[str]]:
         """The keys of all assets that a refresh makes."""
-        nodes = self._ask(ASSETS, job=LOCATION | {"pipelineName": REFRESH})["assetNodes"]
+        nodes = self.ask(ASSETS, job=LOCATION | {"pipelineName": REFRESH})["assetNodes"]
         return [list(node["assetKey"]["path"]) for node in nodes]
 
-    def _ask(self, query: str, **variables: object) -> dict[str, Any]:
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        """The answer to a GraphQL question.
+
+        Raises:
+            PlatformError: when the page does not answer, or does not understand.
+        """
         body = {"query": query, "variables": variables}
         try:
             answer = httpx.post(f"{self.url}/graphql", json=body, timeout=60, trust_env=False).json()

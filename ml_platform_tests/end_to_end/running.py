@@ -149,7 +149,7 @@ class Up:
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         """Dagster's answer to a GraphQL question."""
-        return self.page._ask(query, **variables)
+        return self.page.ask(query, **variables)
 
     def wait_for_run(self, run_id: str) -> dict[str, Any]:
         """A run that is over: its status, its tags, when it began and ended."""
