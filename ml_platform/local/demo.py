@@ -75,7 +75,7 @@ class Demo:
         self._execute(PERFORMANCE, [key(self.spec, "realised_performance")], "schedule realised_performance")
         for sensor in ("new_data", "drift", "degraded"):
             self._tick(f"{MODEL}_{sensor}")
-        self.world.spoil(week, friday)
+        self.world.spoil(week, friday + DAY)
         sunday = monday + 6 * DAY
         self._set_clock(sunday)
         self._tick_schedule(sunday)
