@@ -30,7 +30,7 @@ def test_each_thing_happens_as_told(tmp_path: Path) -> None:
 
 def test_in_the_undrifted_twin_nothing_happens(tmp_path: Path) -> None:
     """The same students without the new form: no alarm, no refresh because of drift, nothing new goes live."""
-    twin = demo.run(tmp_path / "twin", lambda _: None, Story(weeks=4, quiet=3, shift_from=None, broken=None))
+    twin = demo.run(tmp_path / "twin", lambda _: None, Story(weeks=4, quiet=2, shift_from=None, broken=None))
 
     later = [entry for week, entries in twin.weeks.items() if week > 0 for entry in entries]
     assert list(amiss(twin.world.story, twin.weeks, twin.told)) == []

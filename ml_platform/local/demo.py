@@ -29,7 +29,6 @@ from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.settings import Settings
 
 WEEK, DAY = timedelta(days=7), timedelta(days=1)
-MONITORING = MonitoringPolicy(cron="0 0 * * 5", window=WEEK, maturity=14 * DAY)
 SAW, DID = (Kind.DRIFT, Kind.PERFORMANCE, Kind.RUN), (Kind.PROMOTION, Kind.ROLLBACK, Kind.REPAIR)
 PICTURE, LOG = "timeline.png", "log"
 LONGEST = 200
@@ -76,7 +75,7 @@ class Demo:
         self._execute(PERFORMANCE, [key(self.spec, "realised_performance")], "schedule realised_performance")
         for sensor in ("new_data", "drift", "degraded"):
             self._tick(f"{MODEL}_{sensor}")
-        self.world.spoil(week, friday)
+        self.world.spoil(week, friday + DAY)
         sunday = monday + 6 * DAY
         self._set_clock(sunday)
         self._tick_schedule(sunday)
@@ -148,7 +147,7 @@ def run(folder: Path, say: Callable[[str], None], story: Story | None = None) ->
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    spec = replace(of_catalogue(MODEL), monitoring=MONITORING, retrain=RetrainPolicy(new_rows=5_000))
+    spec = _spec()
     say("Starting PostgreSQL, MLflow and the model server.")
     with (
         (folder / LOG).open("w", encoding="utf-8") as log,
@@ -189,6 +188,17 @@ def tell(folder: Path, say: Callable[[str], None]) -> bool:
     if not wrong:
         say("Each thing happened as told.")
     return not wrong
+
+
+def _spec() -> ModelSpec:
+    """The model's own, looked after by the week; only what is better replaces a champion, however old that is."""
+    spec = of_catalogue(MODEL)
+    return replace(
+        spec,
+        promotion=replace(spec.promotion, max_age=None),
+        monitoring=MonitoringPolicy(cron="0 0 * * 5", window=WEEK, maturity=14 * DAY),
+        retrain=RetrainPolicy(new_rows=5_000, max_losers=10),
+    )
 
 
 def _last_sunday() -> datetime:

@@ -32,8 +32,8 @@ class Story:
     """What is injected, and when; the undrifted twin has no shift."""
 
     weeks: int = 12
-    quiet: int | None = 3
-    shift_from: int | None = 5
+    quiet: int | None = 2
+    shift_from: int | None = 4
     broken: int | None = 11
 
     def is_shifted(self, week: int) -> bool:
