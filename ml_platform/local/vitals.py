@@ -25,7 +25,7 @@ VITALS = """query($repository: RepositorySelector!, $late: Float) {
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How many seconds each may be silent or late: daemons give a sign of life every minute, sensors tick at intervals."""
+    """How many seconds late each may be: daemons give a sign of life every minute, sensors tick at their interval."""
 
     heartbeat: float = 300.0
     sensor: float = 300.0
