@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from ml_platform.automation.clicks import REPAIR, ROLLBACK, click_config
+from ml_platform.automation.jobs import REFRESH
 from ml_platform.definitions import definitions_for, resources_for
 from ml_platform.local import company, decisions
 from ml_platform.local.processes import PlatformError
@@ -73,6 +74,16 @@ def _doors(platform: Platform) -> Doors:
 def _order(**given: Any) -> Order:
     plain = Order(model=MODEL, actor="ada", because="it answers oddly", at=datetime.now(UTC))
     return replace(plain, **given)
+
+
+def _reconcile(platform: Platform, cursor: str | None) -> Any:
+    """One look of the sensor."""
+    repository = definitions_for((platform.spec(MODEL),), platform.settings).get_repository_def()
+    doors = resources_for(platform.settings)
+    with dg.build_sensor_context(
+        platform.instance, cursor=cursor, resources=doors, repository_def=repository
+    ) as context:
+        return repository.get_sensor_def("reconcile").evaluate_tick(context)
 
 
 def _finding(platform: Platform) -> Finding:
@@ -183,27 +194,30 @@ def test_an_alias_moved_by_hand_is_moved_back(two: Platform, newest: str) -> Non
     """What answers is what was proven; the sensor repairs what it has seen twice."""
     older = next(v for v in _last_two(two) if v != newest)
     two.tracking.set_champion(MODEL, older)
-    repository = definitions_for((two.spec(MODEL),), two.settings).get_repository_def()
-    sensor = repository.get_sensor_def("reconcile")
-
-    def tick(cursor: str | None) -> Any:
-        doors = resources_for(two.settings)
-        with dg.build_sensor_context(
-            two.instance, cursor=cursor, resources=doors, repository_def=repository
-        ) as context:
-            return sensor.evaluate_tick(context)
-
-    first = tick(None)
-    second = tick(first.cursor)
+    first = _reconcile(two, None)
+    second = _reconcile(two, first.cursor)
     (request,) = second.run_requests
 
     assert not first.run_requests
     assert "the alias was moved by hand" in (first.skip_message or "")
     assert request.job_name == REPAIR
-    result = repository.get_job(REPAIR).execute_in_process(run_config=request.run_config, instance=two.instance)
-    assert result.success
+    job = definitions_for((two.spec(MODEL),), two.settings).resolve_job_def(REPAIR)
+    assert job.execute_in_process(run_config=request.run_config, instance=two.instance).success
     _assert_whole(two, newest)
-    assert not tick(second.cursor).run_requests
+    assert not _reconcile(two, second.cursor).run_requests
+
+
+def test_a_winner_that_never_went_live_is_deployed(two: Platform, newest: str) -> None:
+    """The older version answers, the newer one is registered and nobody refused it: the sensor asks for its rooms."""
+    roll_back(_order(), _doors(two), print)
+    two.tracking.forgive(MODEL, newest)
+    assert _finding(two) is Finding.WINNER_WAITS
+
+    (request,) = _reconcile(two, _reconcile(two, None).cursor).run_requests
+    assert request.job_name == REFRESH
+    assert two.refresh(MODEL, tags=request.tags).success
+
+    _assert_whole(two, newest)
 
 
 def test_traffic_that_was_lost_is_restored(two: Platform, newest: str) -> None:
