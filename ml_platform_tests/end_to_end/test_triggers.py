@@ -30,6 +30,8 @@ def triggered(platform_up: Up, drifted: str) -> dict[str, str]:
     """Both triggers pulled at once, nobody clicked: the run that each has started, by model."""
     said = platform_up.type("demo-rows", GROWING, "--rows", "120")
     assert said.stdout.strip() == f"{GROWING}: 120 new rows", said.stderr
+    # Few rows, but something new to learn: without, the governor would refuse what drift wishes for.
+    assert platform_up.type("demo-rows", drifted, "--rows", "20").returncode == 0
     return {
         GROWING: _wait_for_trigger(platform_up, "new data: 100 rows or more", GROWING),
         drifted: _wait_for_trigger(platform_up, "drift", drifted),
