@@ -47,7 +47,7 @@ from ml_platform.modeling.spec import ModelSpec, PostgresTable, PromotionPolicy,
 from ml_platform.resources.source import SourceDatabase
 
 TICK_ROUNDS = 4
-NOTHING_TO_DO = ("0 of 500 rows are new or changed", "the newest drift report shows no drift")
+NOTHING_TO_DO = ("0 of 500 rows are new or changed", "the newest drift report is not drifted")
 FORK = multiprocessing.get_context("fork")
 
 Make = Callable[[int], dg.Definitions]

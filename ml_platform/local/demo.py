@@ -197,7 +197,7 @@ def _spec() -> ModelSpec:
         spec,
         promotion=replace(spec.promotion, max_age=None),
         monitoring=MonitoringPolicy(cron="0 0 * * 5", window=WEEK, maturity=14 * DAY),
-        retrain=RetrainPolicy(new_rows=5_000, max_losers=10),
+        retrain=RetrainPolicy(new_rows=5_000),
     )
 
 

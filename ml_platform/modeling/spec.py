@@ -124,7 +124,7 @@ class RetrainPolicy:
     cooldown: timedelta = timedelta(hours=12)
     weekly_budget: int = 3
     drift_windows: tuple[int, int] = (2, 3)
-    max_losers: int = 5
+    max_losers: int = 15
 
 
 @dataclass(frozen=True, kw_only=True)
