@@ -1,5 +1,6 @@
 """Alerts: new decisions in the ledger are told to people; failed runs get there first."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -78,17 +79,19 @@ def failures_sensor(models: Sequence[ModelSpec], status: dg.DefaultSensorStatus)
     """Puts runs that failed into the ledger, killed ones included."""
     names = {spec.name for spec in models}
 
-    @dg.run_failure_sensor(
-        name="failed_runs",
-        default_status=status,
-        minimum_interval_seconds=LOOK_EVERY_S,
-        description="Notes in the ledger which run failed, in which room, and why",
-    )
     def failed_runs(context: dg.RunFailureSensorContext, ledger: DecisionLedger, clock: Clock) -> None:
         for entry in failures(context.instance, context.dagster_run, names, clock.now()):
             ledger.record(entry)
 
-    return failed_runs
+    with warnings.catch_warnings():
+        # Dagster's decorator sets a parameter of its own that it warns of.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.run_failure_sensor(
+            name="failed_runs",
+            default_status=status,
+            minimum_interval_seconds=LOOK_EVERY_S,
+            description="Notes in the ledger which run failed, in which room, and why",
+        )(failed_runs)
 
 
 def failures(
