@@ -6,8 +6,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 
 from ml_platform import settings
+from ml_platform.automation.clicks import ROLLBACK
 from ml_platform.definitions import definitions_for
 from ml_platform.modeling.spec import Approval
 from ml_platform.models.catalogue import model
@@ -69,3 +71,16 @@ def test_a_code_server_can_tell_dagster_all_of_it() -> None:
     told = RepositorySnap.from_def(definitions_for(models, settings.load()).get_repository_def(), defer_snapshots=True)
 
     assert {job.name for job in told.job_refs or ()} >= {"refresh", "rollback", "approve"}
+
+
+def test_the_launchpad_proposes_what_works() -> None:
+    """It fills in each address as the name of its variable: neither a secret, nor a mask that a run would use."""
+    job = definitions_for((model("loan_approval"),), settings.load()).resolve_job_def(ROLLBACK)
+    schema = job.run_config_schema
+
+    proposed = default_values_yaml_from_type_snap(
+        job.get_config_schema_snapshot(), job.get_config_schema_snapshot().get_config_snap(schema.config_type.key)
+    )
+
+    assert "env: ML_PLATFORM_LEDGER_URL" in proposed
+    assert "***" not in proposed

@@ -18,7 +18,6 @@ import pyarrow as pa
 import sqlalchemy
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import Field
 
 from ml_platform.modeling.ingestion import Column, Cursor, why_full
 from ml_platform.modeling.spec import PostgresTable
@@ -85,7 +84,7 @@ class Pull:
 class SourceDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The company's PostgreSQL (13 or newer); `url` is `postgresql://user:password@host:port/database`."""
 
-    url: str = Field(json_schema_extra={"dagster__is_secret": True})
+    url: str
 
     def __repr__(self) -> str:
         """The address without the password."""

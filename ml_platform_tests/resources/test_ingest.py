@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import unquote
 
-import dagster as dg
 import hypothesis.strategies as st
 import polars as pl
 import psycopg
@@ -367,16 +366,6 @@ def test_several_hosts_may_be_given(loans: Company, datasets: DatasetStore) -> N
 
     assert ingest(several, datasets, LOANS, NAME, full=False).rows_total == 100
     assert [column.name for column in several.columns("loans")] == ["id", "amount", "city", "changed_at"]
-
-
-def test_dagster_masks_the_url(loans: Company) -> None:
-    """The resource's page in the UI shows no password."""
-    definition = SourceDatabase(url=loans.url).get_resource_definition()
-
-    field = definition.config_schema.config_type.fields["url"]  # type: ignore[union-attr]
-
-    assert field.is_secret
-    assert isinstance(dg.Definitions(resources={"source": SourceDatabase(url=loans.url)}), dg.Definitions)
 
 
 LONG = "UPDATE loans SET city = (SELECT string_agg(md5(g::text), '') FROM generate_series(1, 2000) g) WHERE id = 1"
