@@ -1,5 +1,8 @@
 """The front door: every model's lifecycle, its automation, and this environment's resources."""
 
+import inspect
+from typing import Any
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -29,29 +32,41 @@ from ml_platform.resources.tracking import ExperimentTracking
 from ml_platform.settings import Settings, SettingsError, variable
 
 
-def resources_for(here: Settings) -> dict[str, object]:
-    """The doors to the outside world, as these settings say.
-
-    Addresses with a password, and the token, are named and not given: Dagster stores every value it is given with every
-    run and shows it in the page, but looks up what is named only in the process that needs it.
-    """
+def resources_for(here: Settings) -> dict[str, dg.ResourceDefinition]:
+    """The doors to the outside world, as these settings say."""
     return {
-        "source": SourceDatabase(url=dg.EnvVar(variable("source_url"))),
-        "datasets": DatasetStore(root=here.datasets),
-        "bundles": BundleStore(root=str(here.bundles)),
-        "pins": PinStore(root=str(here.pins)),
-        "tracking": ExperimentTracking(url=here.mlflow_url),
-        "serving": LocalServing(url=here.serving_url, token=dg.EnvVar(variable("serving_token"))),
-        "store": PredictionStore(url=dg.EnvVar(variable("platform_url"))),
-        "ledger": DecisionLedger(url=dg.EnvVar(variable("ledger_url"))),
-        "alerts": Alerts(urls=dg.EnvVar(variable("alert_urls")) if here.alert_urls else ""),
-        "clock": Clock(file=here.clock),
-        "products": ProductIOManager(),
+        "source": _door(SourceDatabase, url=dg.EnvVar(variable("source_url"))),
+        "datasets": _door(DatasetStore, root=here.datasets),
+        "bundles": _door(BundleStore, root=str(here.bundles)),
+        "pins": _door(PinStore, root=str(here.pins)),
+        "tracking": _door(ExperimentTracking, url=here.mlflow_url),
+        "serving": _door(LocalServing, url=here.serving_url, token=dg.EnvVar(variable("serving_token"))),
+        "store": _door(PredictionStore, url=dg.EnvVar(variable("platform_url"))),
+        "ledger": _door(DecisionLedger, url=dg.EnvVar(variable("ledger_url"))),
+        "alerts": _door(Alerts, urls=dg.EnvVar(variable("alert_urls")) if here.alert_urls else ""),
+        "clock": _door(Clock, file=here.clock),
+        "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(ProductIOManager(), inspect.getdoc(ProductIOManager)),
     }
+
+
+def _door(kind: type[dg.ConfigurableResource[Any]], **given: str) -> dg.ResourceDefinition:
+    """A resource whose page shows what it was given, and that no launchpad asks for or changes.
+
+    Addresses with a password, and the token, are given as the names of their variables: they are looked up only in the
+    process that needs them, so Dagster has none to store or to show.
+    """
+
+    def opened(_context: dg.InitResourceContext) -> object:
+        return kind(**given).process_config_and_initialize()
+
+    opened.__name__, opened.__module__ = kind.__name__, kind.__module__  # the type that the page shows
+    fields = [f"- `{k}`: {f'${v.env_var_name}' if isinstance(v, dg.EnvVar) else v or '-'}" for k, v in given.items()]
+    return dg.ResourceDefinition(opened, description="\n".join([inspect.getdoc(kind) or "", "", *fields]))
 
 
 def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definitions:
     """Everything Dagster needs to know about these models."""
+    doors = resources_for(here)
     on = here.automation == "on"
     schedule_status = dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
     sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
@@ -62,8 +77,8 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
     shared = [mlflow_sensor(sensor_status), failures_sensor(models, sensor_status), alerts_sensor(here, sensor_status)]
     jobs: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [
         *all_jobs(models),
-        *clicks(models),
-        digest_job(models),
+        *clicks(models, doors),
+        digest_job(models, doors),
     ]
     shared += [reconcile_sensor(models, jobs, sensor_status), timeline_sensor(models, sensor_status)]
     return dg.Definitions(
@@ -71,7 +86,7 @@ def definitions_for(models: tuple[ModelSpec, ...], here: Settings) -> dg.Definit
         jobs=jobs,
         schedules=[*schedules, digest_schedule(schedule_status)],
         sensors=[*sensors, *shared],
-        resources=resources_for(here),
+        resources=doors,
         executor=_executor(here),
     )
 

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
+from dagster._serdes import serialize_value
 
 from ml_platform import settings
 from ml_platform.automation.clicks import ROLLBACK
@@ -73,14 +74,27 @@ def test_a_code_server_can_tell_dagster_all_of_it() -> None:
     assert {job.name for job in told.job_refs or ()} >= {"refresh", "rollback", "approve"}
 
 
-def test_the_launchpad_proposes_what_works() -> None:
-    """It fills in each address as the name of its variable: neither a secret, nor a mask that a run would use."""
+def test_the_launchpad_asks_only_for_what_a_person_decides() -> None:
+    """No address of a resource stands there to be sent with the run, as a mask or otherwise."""
     job = definitions_for((model("loan_approval"),), settings.load()).resolve_job_def(ROLLBACK)
-    schema = job.run_config_schema
+    schema = job.get_config_schema_snapshot()
 
-    proposed = default_values_yaml_from_type_snap(
-        job.get_config_schema_snapshot(), job.get_config_schema_snapshot().get_config_snap(schema.config_type.key)
-    )
+    proposed = default_values_yaml_from_type_snap(schema, schema.get_config_snap(job.run_config_schema.config_type.key))
 
-    assert "env: ML_PLATFORM_LEDGER_URL" in proposed
-    assert "***" not in proposed
+    assert proposed.split() == ["ops:", "rollback_model:", "config:", "by:", "a", "person"]
+
+
+def test_the_page_of_a_resource_says_what_it_was_given_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses with a password are named, not shown; a code server tells Dagster nothing else either."""
+    for field in ("source_url", "platform_url", "ledger_url", "serving_token", "alert_urls"):
+        monkeypatch.setenv(settings.variable(field), f"the secret of {field}")
+    monkeypatch.setenv(settings.variable("mlflow_url"), "http://mlflow.example:5000")
+    repository = definitions_for((model("loan_approval"),), settings.load()).get_repository_def()
+
+    told = RepositorySnap.from_def(repository, defer_snapshots=False)
+    pages = {resource.name: resource for resource in told.resources or ()}
+
+    assert pages["source"].resource_type == "ml_platform.resources.source.SourceDatabase"
+    assert "$ML_PLATFORM_SOURCE_URL" in str(pages["source"].resource_snapshot.description)
+    assert "http://mlflow.example:5000" in str(pages["tracking"].resource_snapshot.description)
+    assert "the secret of" not in serialize_value(told)

@@ -23,7 +23,6 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "deployment",
         "Idle colour loaded and healthy, golden rows answered as at training time through the real endpoint, live "
         "traffic switched, proven again, alias `champion` moved. If anything fails, the old colour keeps answering.",
         kinds=("http",),

@@ -54,13 +54,11 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "drift_report",
         "The newest served requests against the rows the champion was trained on: decided at the false-alarm rate of "
         "the spec, drawn by Evidently. No traffic yet is a state, not an error.",
         kinds=("evidently", "mlflow"),
-        pool=f"{spec.name}_drift",
-        deps=[key(spec, "predictions")],
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=max(spec.monitoring.window, timedelta(days=1)) * 2),
+        beside=["predictions"],
+        freshness=dg.FreshnessPolicy.time_window(fail_window=max(spec.monitoring.window, timedelta(days=1)) * 2),
     )
     def drift_report(
         context: dg.AssetExecutionContext,

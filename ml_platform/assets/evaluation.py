@@ -27,7 +27,6 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "evaluation",
         "Challenger and champion on the same held-out rows, each as it is or would be served. The challenger wins when "
         "it is better beyond doubt, or as good as a champion that has become old, and breaks no guardrail.",
         kinds=("scikitlearn",),

@@ -22,7 +22,6 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "features",
         "Key, label and features of every validated row. The functions in features.py run here on all rows and in "
         "the model server on one.",
         kinds=("numpy", "deltalake"),

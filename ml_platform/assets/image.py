@@ -16,13 +16,12 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "image",
         "The bundle of the registered version, checked byte for byte, in the store that serving reads. Its hash "
         "covers what decides answers; name, version and run stand beside it. Skipped, with the deployment, while the "
         "version waits for a person's approval.",
         kinds=("python",),
         after="registered_model",
-        output_required=False,
+        may_stay_closed=True,
     )
     def image(
         context: dg.AssetExecutionContext,

@@ -21,11 +21,10 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "raw_data",
         f"Rows of `{spec.source.table}` as PostgreSQL has them: every pull takes what changed since the last one and "
         "upserts it by key into a versioned Delta table. Rows deleted at the source are found by the full sync.",
         kinds=("postgres", "deltalake"),
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.quality.max_source_age),
+        freshness=dg.FreshnessPolicy.time_window(fail_window=spec.quality.max_source_age),
     )
     def raw_data(
         context: dg.AssetExecutionContext, source: SourceDatabase, datasets: DatasetStore

@@ -7,7 +7,7 @@ import dagster as dg
 import msgspec
 import polars as pl
 
-from ml_platform.assets.room import as_table, key, patiently, room
+from ml_platform.assets.room import as_table, patiently, room
 from ml_platform.modeling import bundle, drawing, performance, pictures
 from ml_platform.modeling.columns import Kind as Holds
 from ml_platform.modeling.decisions import Entry, Kind, Outcome
@@ -36,12 +36,10 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "realised_performance",
         "The champion's predictions that are old enough for their outcome to be final, joined to the source table by "
         "key, against what was promised at promotion. Not enough outcomes yet is a state, not an error.",
         kinds=("postgres", "scikitlearn"),
-        pool=f"{spec.name}_performance",
-        deps=[key(spec, "predictions")],
+        beside=["predictions"],
     )
     def realised_performance(
         context: dg.AssetExecutionContext,

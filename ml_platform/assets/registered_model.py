@@ -18,12 +18,11 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "registered_model",
         "The winner as a version of the registered model, alias `challenger`. Skipped, with everything after it, "
         "when the champion stays.",
         kinds=("mlflow",),
         after="evaluation",
-        output_required=False,
+        may_stay_closed=True,
     )
     def registered_model(
         context: dg.AssetExecutionContext,

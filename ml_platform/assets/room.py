@@ -18,54 +18,101 @@ SOMEBODY = "a person"
 TRIES = 4
 FIRST_WAIT_S = 2.0
 PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 12
+PRODUCT, CONTEXT = "result", "context"
 
 
 def room(
     spec: ModelSpec,
-    name: str,
     description: str,
     *,
     kinds: Sequence[str],
     after: str | None = None,
+    beside: Sequence[str] = (),
     checks: Mapping[str, str] | None = None,
-    **more: Any,
+    freshness: dg.FreshnessPolicy | None = None,
+    may_stay_closed: bool = False,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Make a function one of a model's rooms.
+    """Make a function the room of a model that has the function's name.
+
+    The function's parameters, all annotated, are `context`, the product of the room before under that room's name, and
+    resources; it returns or yields what any asset does. `@dagster.asset` would look far more closely at every function
+    of every model, which for some hundreds of models is a third of the time until the page is there.
 
     Args:
         spec: the model.
-        name: the room.
         description: what is true after it, for the page.
         kinds: the technologies to show on it.
-        after: the room whose product it takes, under that room's name.
+        after: the room whose product it takes.
+        beside: for a room beside the corridor, what it follows there; it holds up no other room, and none holds it up.
         checks: blocking checks that guard its exit, by name, with what they assert.
-        more: other arguments of `@dagster.asset`.
+        freshness: how old its product may be.
+        may_stay_closed: whether it may end well without a product, so that the rooms after it are skipped.
     """
-    asset_key = key(spec, name)
-    described = (checks or {}).items()
-    settings = {
-        "key": asset_key,
-        "group_name": spec.name,
-        "description": description,
-        "owners": [spec.owner],
-        "kinds": set(kinds),
-        "tags": {"model": spec.name, "task": spec.task.value},
-        "pool": spec.name,
-        "io_manager_key": "products",
-        "op_tags": _container(spec, name),
-        "ins": {after: dg.AssetIn(key=key(spec, after))} if after else None,
-        "check_specs": [
-            dg.AssetCheckSpec(check, asset=asset_key, blocking=True, description=what) for check, what in described
-        ],
-    }
-    make: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**settings | more)  # type: ignore[call-overload]
-    return lambda function: make(_with_signature(function))
+
+    def make(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        name, parameters = function.__name__, _parameters(function)
+        here, before = key(spec, name), {earlier: key(spec, earlier) for earlier in ([after] if after else beside)}
+        op_name = here.to_python_identifier()
+        guards = {
+            f"{op_name}_{check}": dg.AssetCheckSpec(check, asset=here, blocking=True, description=what)
+            for check, what in (checks or {}).items()
+        }
+        op = dg.OpDefinition(
+            _compute(function, after),
+            name=op_name,
+            description=description,
+            ins={earlier: dg.In(parameters.get(earlier, dg.Nothing)) for earlier in before},
+            outs={PRODUCT: dg.Out(is_required=not may_stay_closed)}
+            | {guard: dg.Out(dagster_type=None) for guard in guards},
+            required_resource_keys=parameters.keys() - {CONTEXT, after},
+            tags=_container(spec, name),
+            pool=f"{spec.name}_{name}" if beside else spec.name,
+        )
+        shown = dg.AssetSpec(
+            here,
+            deps=list(before.values()),
+            group_name=spec.name,
+            description=description,
+            owners=[spec.owner],
+            kinds=set(kinds),
+            tags={"model": spec.name, "task": spec.task.value},
+            freshness_policy=freshness,
+        )
+        return dg.AssetsDefinition(
+            keys_by_input_name=before,
+            keys_by_output_name={PRODUCT: here},
+            node_def=op,
+            specs=[shown],
+            check_specs_by_output_name=guards,
+        )
+
+    return make
 
 
-def _with_signature(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its signature written down: Dagster asks often, and each time Python would work it out."""
-    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    return function
+def _parameters(function: Callable[..., Any]) -> dict[str, type]:
+    """The function's parameters and their types."""
+    return {name: kind for name, kind in function.__annotations__.items() if name != "return"}
+
+
+def _compute(
+    function: Callable[..., Any], after: str | None
+) -> Callable[[dg.AssetExecutionContext, Mapping[str, Any]], Iterator[Any]]:
+    """The function in the form in which an op is computed."""
+    parameters = _parameters(function)
+
+    def compute(context: dg.AssetExecutionContext, products: Mapping[str, Any]) -> Iterator[Any]:
+        def given(name: str) -> Any:
+            if name == CONTEXT:
+                return context
+            return products[name] if name == after else getattr(context.resources, name)
+
+        made = function(**{name: given(name) for name in parameters})
+        if inspect.isgenerator(made):
+            yield from made
+        else:
+            yield made
+
+    return compute
 
 
 def _container(spec: ModelSpec, name: str) -> dict[str, Any]:

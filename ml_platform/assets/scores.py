@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ml_platform.assets.room import key, patiently, room
+from ml_platform.assets.room import patiently, room
 from ml_platform.modeling import drawing, pictures
 from ml_platform.modeling.spec import ModelSpec, Scoring
 from ml_platform.resources.bundles import BundleStore
@@ -17,12 +17,10 @@ def build(spec: ModelSpec, scoring: Scoring) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "scores",
         f"The champion's answer to every row of `{scoring.table}`, in the table `{scoring.into}` of the same database. "
         "Rows that break the model's schema are kept aside with the reason. Killed, it continues where it was.",
         kinds=("postgres",),
-        pool=f"{spec.name}_scores",
-        deps=[key(spec, "deployment")],
+        beside=["deployment"],
     )
     def scores(
         context: dg.AssetExecutionContext,

@@ -32,7 +32,6 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "trained_model",
         "The estimator of training.py, fitted with the spec's seed on the rows that are not held out. The same rows, "
         "code and seed are not trained twice; a registered winner that never went live goes first.",
         kinds=("scikitlearn", "mlflow"),

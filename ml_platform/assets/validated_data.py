@@ -38,7 +38,6 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @room(
         spec,
-        "validated_data",
         "Rows that keep the pandera schema of the model. Bad rows go to the quarantine table with column, rule and "
         "value. Nothing is trained when the schema, the volume, the age or the quarantine share is wrong.",
         kinds=("pandera", "deltalake"),

@@ -18,8 +18,14 @@ APPROVE, REFUSE = "approve", "refuse"
 DOORS = {"tracking", "serving", "bundles", "ledger", "clock"}
 
 
-def clicks(models: Sequence[ModelSpec]) -> list[dg.JobDefinition]:
-    """The jobs; their launchpad completes the names of the models."""
+def clicks(models: Sequence[ModelSpec], doors: Mapping[str, dg.ResourceDefinition]) -> list[dg.JobDefinition]:
+    """The jobs; their launchpad completes the names of the models.
+
+    Args:
+        models: the catalogue.
+        doors: the resources by name. They are bound here: to bind them later Dagster would copy the jobs, and make of
+            the sensor that starts one of them a plain sensor.
+    """
     name = dg.Enum("Model", [dg.EnumValue(spec.name) for spec in models])
     asked = {
         "model": dg.Field(name, description="Which model"),
@@ -28,20 +34,18 @@ def clicks(models: Sequence[ModelSpec]) -> list[dg.JobDefinition]:
     }
     to = dg.Field(str, is_required=False, description="The version to go back to; without it, the one before this")
     made = [
-        _job(
-            ROLLBACK, _roll_back, "Send traffic and alias back to an earlier version, proven first", asked | {"to": to}
-        ),
-        _job(REPAIR, _repair, "Let traffic, champion alias and ledger say the same again", asked),
-        _job(PAUSE, _pause, "Let no schedule and no sensor refresh a model until it is resumed", asked),
-        _job(RESUME, _resume, "Let schedules and sensors refresh a model again; closes an open circuit too", asked),
+        (ROLLBACK, _roll_back, "Send traffic and alias back to an earlier version, proven first", asked | {"to": to}),
+        (REPAIR, _repair, "Let traffic, champion alias and ledger say the same again", asked),
+        (PAUSE, _pause, "Let no schedule and no sensor refresh a model until it is resumed", asked),
+        (RESUME, _resume, "Let schedules and sensors refresh a model again; closes an open circuit too", asked),
     ]
     if any(spec.promotion.approval == Approval.HUMAN for spec in models):
         which = dg.Field(str, is_required=False, description="The version; without it, the newest winner")
         made += [
-            _job(APPROVE, _approve, "Release a winner that waits; it goes live a minute later", asked | {"to": which}),
-            _job(REFUSE, _refuse, "Refuse a winner for good", asked | {"to": which}),
+            (APPROVE, _approve, "Release a winner that waits; it goes live a minute later", asked | {"to": which}),
+            (REFUSE, _refuse, "Refuse a winner for good", asked | {"to": which}),
         ]
-    return made
+    return [_job(*click, doors) for click in made]
 
 
 def click_config(job: str, **given: str) -> dict[str, Any]:
@@ -55,7 +59,11 @@ def _op(job: str) -> str:
 
 
 def _job(
-    name: str, act: Callable[[dg.OpExecutionContext, Order, Doors], None], what: str, asked: Mapping[str, dg.Field]
+    name: str,
+    act: Callable[[dg.OpExecutionContext, Order, Doors], None],
+    what: str,
+    asked: Mapping[str, dg.Field],
+    doors: Mapping[str, dg.ResourceDefinition],
 ) -> dg.JobDefinition:
     @dg.op(name=_op(name), description=what, config_schema=dict(asked), required_resource_keys=DOORS)
     def click(context: dg.OpExecutionContext) -> None:
@@ -68,10 +76,9 @@ def _job(
             to=config.get("to"),
             dagster_run=context.run.run_id,
         )
-        doors = {door: getattr(context.resources, door) for door in DOORS - {"clock"}}
-        act(context, order, Doors(**doors))
+        act(context, order, Doors(**{door: getattr(context.resources, door) for door in DOORS - {"clock"}}))
 
-    @dg.job(name=name, description=what)
+    @dg.job(name=name, description=what, resource_defs=dict(doors))
     def job() -> None:
         click()
 

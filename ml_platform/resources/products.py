@@ -84,7 +84,7 @@ class Deployment:
     colour: Colour
 
 
-class ProductIOManager(dg.ConfigurableIOManager):
+class ProductIOManager(dg.IOManager):
     """Hands products from room to room through the event log, so that any single room can be run on its own."""
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
