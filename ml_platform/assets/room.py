@@ -13,7 +13,7 @@ from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.unavailable import UnavailableError
 
 AS_OF, FULL_SYNC = "ml_platform/as_of", "ml_platform/full_sync"
-TRIGGER, BY = "ml_platform/trigger", "ml_platform/by"
+MODEL, TRIGGER, BY = "ml_platform/model", "ml_platform/trigger", "ml_platform/by"
 SOMEBODY = "a person"
 TRIES = 4
 FIRST_WAIT_S = 2.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from ml_platform.assets.room import SOMEBODY
+from ml_platform.assets.room import MODEL, SOMEBODY
 from ml_platform.modeling.decisions import Outcome
 from ml_platform.modeling.promotion import PromotionError
 from ml_platform.modeling.spec import Approval, ModelSpec
@@ -68,6 +68,7 @@ def _job(
     @dg.op(name=_op(name), description=what, config_schema=dict(asked), required_resource_keys=DOORS)
     def click(context: dg.OpExecutionContext) -> None:
         config, at = context.op_config, context.resources.clock.now()
+        context.instance.add_run_tags(context.run.run_id, {MODEL: config["model"]})
         order = Order(
             model=config["model"],
             actor=config["by"],

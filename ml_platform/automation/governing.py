@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from ml_platform.assets.raw_data import CURSOR, WATERMARK
-from ml_platform.assets.room import TRIGGER, key
+from ml_platform.assets.room import MODEL, TRIGGER, key
 from ml_platform.assets.trained_model import SOURCE_CODE
 from ml_platform.automation.jobs import REFRESH, refresh_keys
 from ml_platform.modeling import governor, source_code
@@ -42,9 +42,8 @@ def govern(
     entry = ledger.decide(spec.name, lambda history: governor.decide(spec.name, spec.retrain, history, wish, now))
     if entry.outcome is not Outcome.STARTED:
         return dg.SkipReason(f"refused: {entry.reason}")
-    return dg.RunRequest(
-        run_key=entry.key, job_name=REFRESH, asset_selection=refresh_keys(spec), tags={TRIGGER: trigger}
-    )
+    tags = {MODEL: spec.name, TRIGGER: trigger}
+    return dg.RunRequest(run_key=entry.key, job_name=REFRESH, asset_selection=refresh_keys(spec), tags=tags)
 
 
 def is_under_way(instance: dg.DagsterInstance, spec: ModelSpec) -> bool:

@@ -6,7 +6,7 @@ import dagster as dg
 import msgspec
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from ml_platform.assets.room import TRIGGER
+from ml_platform.assets.room import MODEL, TRIGGER
 from ml_platform.automation.clicks import REPAIR, click_config
 from ml_platform.automation.governing import is_under_way
 from ml_platform.automation.jobs import REFRESH, release_keys
@@ -81,7 +81,7 @@ def _remedy(spec: ModelSpec, found: Diagnosis, hour: str) -> dg.RunRequest:
     """A repair, or for a winner that waits the rooms that take it live; what does not help is tried once an hour."""
     run_key = f"{spec.name} {found.words} {hour}"
     if found.finding is Finding.WINNER_WAITS:
-        tags = {TRIGGER: f"reconcile: {Finding.WINNER_WAITS}"}
+        tags = {MODEL: spec.name, TRIGGER: f"reconcile: {Finding.WINNER_WAITS}"}
         return dg.RunRequest(run_key=run_key, job_name=REFRESH, asset_selection=release_keys(spec), tags=tags)
     config = click_config(REPAIR, model=spec.name, because=found.words, by=PLATFORM)
     return dg.RunRequest(run_key=run_key, job_name=REPAIR, run_config=config, tags={TRIGGER: "reconcile"})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ml_platform.assets.room import FULL_SYNC, TRIGGER, key
+from ml_platform.assets.room import FULL_SYNC, MODEL, TRIGGER, key
 from ml_platform.automation.governing import fingerprints, govern, is_under_way
 from ml_platform.automation.jobs import DRIFT, PERFORMANCE, REFRESH, SCORE, SYNC
 from ml_platform.modeling.governor import Cause, Wish
@@ -69,11 +69,11 @@ def _schedule(
     keys: Sequence[dg.AssetKey],
     status: dg.DefaultScheduleStatus,
 ) -> dg.ScheduleDefinition:
-    tags = {FULL_SYNC: "yes"} if job == SYNC else {}
+    tags = {MODEL: spec.name, TRIGGER: f"schedule {what}"} | ({FULL_SYNC: "yes"} if job == SYNC else {})
 
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         due = context.scheduled_execution_time.isoformat()
-        return dg.RunRequest(run_key=due, asset_selection=list(keys), tags={TRIGGER: f"schedule {what}", **tags})
+        return dg.RunRequest(run_key=due, asset_selection=list(keys), tags=tags)
 
     return dg.ScheduleDefinition(
         name=f"{spec.name}_{what}",

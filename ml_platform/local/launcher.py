@@ -26,7 +26,7 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_
 
 from ml_platform.local import processes
 
-WORKER_TAG = "ml_platform/worker"
+WORKER_TAG = ".dagster/ml_platform_worker"  # this prefix hides it in the page
 PRELOAD = "ml_platform.local.preload"
 TAIL_BYTES = 4_000
 

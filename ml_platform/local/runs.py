@@ -14,7 +14,7 @@ REFRESH = "refresh"
 AS_OF, FULL_SYNC = "ml_platform/as_of", "ml_platform/full_sync"
 RELEASE_ROOMS = ("trained_model", "evaluation", "registered_model", "image", "deployment")
 """The rooms that take a registered winner to live traffic."""
-TRIGGER, BY = "ml_platform/trigger", "ml_platform/by"
+MODEL, TRIGGER, BY = "ml_platform/model", "ml_platform/trigger", "ml_platform/by"
 WAITING = ("QUEUED",)
 UNDER_WAY = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 OVER = {"SUCCESS": "done", "FAILURE": "failed", "CANCELED": "cancelled"}
@@ -149,7 +149,7 @@ class DagsterPage:
             msg = f"there is no model {model!r}; there are: {known or 'none yet'}"
             raise PlatformError(msg)
         selector = LOCATION | {"jobName": REFRESH, "assetSelection": [{"path": path} for path in keys]}
-        metadata = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
+        metadata = {"tags": [{"key": key, "value": value} for key, value in {MODEL: model, **tags}.items()]}
         params = {"selector": selector, "runConfigData": {}, "executionMetadata": metadata}
         answer = self.ask(LAUNCH, params=params)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
