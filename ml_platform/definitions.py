@@ -1,6 +1,7 @@
 """The front door: every model's lifecycle, its automation, and this environment's resources."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -35,32 +36,40 @@ from ml_platform.settings import Settings, SettingsError, variable
 def resources_for(here: Settings) -> dict[str, dg.ResourceDefinition]:
     """The doors to the outside world, as these settings say."""
     return {
-        "source": _door(SourceDatabase, url=dg.EnvVar(variable("source_url"))),
+        "source": _door(SourceDatabase, {"url": "source_url"}),
         "datasets": _door(DatasetStore, root=here.datasets),
         "bundles": _door(BundleStore, root=str(here.bundles)),
         "pins": _door(PinStore, root=str(here.pins)),
         "tracking": _door(ExperimentTracking, url=here.mlflow_url),
-        "serving": _door(LocalServing, url=here.serving_url, token=dg.EnvVar(variable("serving_token"))),
-        "store": _door(PredictionStore, url=dg.EnvVar(variable("platform_url"))),
-        "ledger": _door(DecisionLedger, url=dg.EnvVar(variable("ledger_url"))),
-        "alerts": _door(Alerts, urls=dg.EnvVar(variable("alert_urls")) if here.alert_urls else ""),
+        "serving": _door(LocalServing, {"token": "serving_token"}, url=here.serving_url),
+        "store": _door(PredictionStore, {"url": "platform_url"}),
+        "ledger": _door(DecisionLedger, {"url": "ledger_url"}),
+        "alerts": _door(Alerts, {"urls": "alert_urls"}) if here.alert_urls else _door(Alerts, urls=""),
         "clock": _door(Clock, file=here.clock),
         "io_manager": dg.IOManagerDefinition.hardcoded_io_manager(ProductIOManager(), inspect.getdoc(ProductIOManager)),
     }
 
 
-def _door(kind: type[dg.ConfigurableResource[Any]], **given: str) -> dg.ResourceDefinition:
-    """A resource whose page shows what it was given, and that no launchpad asks for or changes.
+def _door(
+    kind: type[dg.ConfigurableResource[Any]], secrets: Mapping[str, str] | None = None, **shown: str
+) -> dg.ResourceDefinition:
+    """A resource whose page shows what it is made of, and that no launchpad asks for or changes.
 
-    Addresses with a password, and the token, are given as the names of their variables: they are looked up only in the
-    process that needs them, so Dagster has none to store or to show.
+    Args:
+        kind: the class of the resource.
+        secrets: the setting of each field that is an address with a password, or a token. It is looked up only in the
+            process that needs it, so Dagster has none to store or to show.
+        shown: the other fields.
     """
+    named = secrets or {}
 
     def opened(_context: dg.InitResourceContext) -> object:
-        return kind(**given).process_config_and_initialize()
+        now = settings.load()
+        return kind(**shown, **{field: now.require(setting) for field, setting in named.items()})
 
     opened.__name__, opened.__module__ = kind.__name__, kind.__module__  # the type that the page shows
-    fields = [f"- `{k}`: {f'${v.env_var_name}' if isinstance(v, dg.EnvVar) else v or '-'}" for k, v in given.items()]
+    values = shown | {field: f"${variable(setting)}" for field, setting in named.items()}
+    fields = [f"- `{field}`: {value or '-'}" for field, value in values.items()]
     return dg.ResourceDefinition(opened, description="\n".join([inspect.getdoc(kind) or "", "", *fields]))
 
 
