@@ -47,9 +47,9 @@ def govern(
 
 
 def is_under_way(instance: dg.DagsterInstance, spec: ModelSpec) -> bool:
-    """Whether a refresh of the model runs or waits."""
-    runs = instance.get_runs(dg.RunsFilter(job_name=REFRESH, statuses=NOT_FINISHED_STATUSES))
-    return any(run.asset_selection is None or key(spec, "trained_model") in run.asset_selection for run in runs)
+    """Whether a refresh of the model runs or waits, one that was clicked in the asset graph included."""
+    runs, trained = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)), key(spec, "trained_model")
+    return any(trained in run.asset_selection if run.asset_selection else run.job_name == REFRESH for run in runs)
 
 
 def newest_pull(instance: dg.DagsterInstance, spec: ModelSpec) -> dg.EventLogRecord | None:

@@ -59,6 +59,26 @@ def test_new_rows_are_counted_up_to_the_threshold_of_the_spec(pulled: Platform) 
     )
 
 
+@pytest.mark.parametrize("job", ["refresh", "__ASSET_JOB"])
+def test_a_refresh_under_way_is_waited_for_whoever_started_it(pulled: Platform, job: str) -> None:
+    """A sensor does not queue another behind a click in the asset graph, nor behind another sensor's run."""
+    spec = pulled.spec(MODEL)
+    sensor = new_data_sensor(replace(spec, retrain=replace(spec.retrain, new_rows=1)), OFF)
+    pulled.refresh(MODEL, ["raw_data"])
+    company.arrive(pulled.settings.source_url, MODEL, 1, datetime.now(UTC))
+    definition = definitions_for((spec,), pulled.settings).resolve_job_def(job)
+    clicked = pulled.instance.create_run_for_job(
+        definition, asset_selection=frozenset({dg.AssetKey([MODEL, "trained_model"])})
+    )
+    try:
+        answer = _ask(pulled, sensor)
+    finally:
+        pulled.instance.delete_run(clicked.run_id)
+
+    assert isinstance(answer, dg.SkipReason)
+    assert "under way" in (answer.skip_message or "")
+
+
 def test_a_model_that_was_never_pulled_waits_for_its_first_refresh(platform: Platform) -> None:
     """A sensor does not start what nobody has started."""
     spec = replace(platform.spec(MODEL), name="never_pulled")
