@@ -14,7 +14,7 @@ from ml_platform.modeling.columns import Numbers
 from ml_platform.modeling.drift.profile import Floats, Profile
 from ml_platform.modeling.drift.statistics import Measure, Statistic, distances, never_seen
 
-RESAMPLES = 2000
+RESAMPLES = 4000
 BATCH = 250
 TAIL = 0.1
 """The share of resamples that the tail is fitted to, since the rate wanted is rarer than any of them."""
@@ -36,7 +36,7 @@ class Threshold:
     blocks: int
 
     def surprise_of_resampled(self, distance: Numbers) -> Numbers:
-        """Of statistics (..., j) that the scale was learned from."""
+        """Of resampled statistics (..., j): the scale was learned from their like."""
         return _surprise(gammaincc(self.freedom / 2, distance / self.scale / 2))
 
     def surprise(self, distance: Numbers) -> Numbers:
@@ -94,11 +94,11 @@ def _calibrated(key: _Key, rows: int, rate: float) -> Calibration:
     thresholds, worst = [], np.zeros(RESAMPLES)
     for profile in key.profiles:
         drawn = _resamples(profile, rows, rng)
-        threshold = _fitted(drawn, max(profile.rows // min(profile.block, rows), 2))
-        thresholds.append(threshold)
+        blocks = max(profile.rows // min(profile.block, rows), 2)
+        thresholds.append(_fitted(drawn, blocks))
         # Of what the reference does not have, chance is known: its p-values are even, or rarer.
         even = -np.log10(rng.uniform(size=(RESAMPLES, len(never_seen(profile)))))
-        worst = np.concatenate([worst[:, None], threshold.surprise_of_resampled(drawn), even], axis=1).max(axis=1)
+        worst = np.concatenate([worst[:, None], _surprises(drawn, blocks), even], axis=1).max(axis=1)
     return Calibration(rate=rate, rows=rows, surprise=_exceeded(worst, rate), thresholds=tuple(thresholds))
 
 
@@ -108,6 +108,16 @@ def _exceeded(worst: Numbers, rate: float) -> float:
         return float(np.quantile(worst, 1 - rate))
     start = float(np.quantile(worst, 1 - TAIL))
     return start + float((worst[worst > start] - start).mean()) * log(TAIL / rate)
+
+
+def _surprises(drawn: Numbers, blocks: int) -> Numbers:
+    """Of each resampled statistic (resamples, j), by what the other half of them says of chance.
+
+    To what they were fitted to themselves the thresholds fit too well: the rate would be exceeded by half.
+    """
+    halves = np.array_split(drawn, 2)
+    pairs = zip(halves, reversed(halves), strict=True)
+    return np.concatenate([_fitted(other, blocks).surprise_of_resampled(half) for half, other in pairs])
 
 
 def _fitted(drawn: Numbers, blocks: int) -> Threshold:
