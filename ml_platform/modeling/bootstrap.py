@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from ml_platform.modeling.columns import Column
 from ml_platform.modeling.predictions import Predictions
@@ -66,10 +67,25 @@ def paired(
     drawn_from = actual[picked], challenger.at(picked), champion.at(picked)
     better, than = (measure(drawn_from[0], predicted) for predicted in drawn_from[1:])
     gains = sign * np.concatenate([better(counts) - than(counts) for counts in draws(len(picked), rng)])
-    doubt = (1 - confidence) / 2
-    ends = np.nanquantile(gains, [doubt, 1 - doubt]) - _gain(measure, *drawn_from, sign)
-    low, high = whole + ends * np.sqrt(len(picked) / len(actual))
+    far = ends(gains, confidence, effective_rows(drawn_from[0], challenger.task)) - _gain(measure, *drawn_from, sign)
+    low, high = whole + far * np.sqrt(len(picked) / len(actual))
     return Interval(estimate=whole, low=float(low), high=float(high))
+
+
+def ends(drawn: Numbers, confidence: float, rows: int) -> Numbers:
+    """The two ends of the percentile interval of resampled values.
+
+    Resamples of few rows vary less than samples would. So the ends lie as much farther out as those of Student's t do
+    (Hesterberg 2015, What teachers should know about the bootstrap, 5.3).
+
+    Args:
+        drawn: the values; NaN is left out.
+        confidence: of the interval.
+        rows: the `effective_rows` that were drawn from.
+    """
+    n = max(rows, 2)
+    doubt = float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - confidence) / 2, n - 1)))
+    return np.asarray(np.nanquantile(drawn, [doubt, 1 - doubt]))
 
 
 def value(measure: Measure, actual: Column, predicted: Predictions) -> float:

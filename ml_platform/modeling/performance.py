@@ -8,7 +8,7 @@ from math import isfinite, sqrt
 import msgspec
 import numpy as np
 
-from ml_platform.modeling.bootstrap import draws
+from ml_platform.modeling.bootstrap import draws, effective_rows, ends
 from ml_platform.modeling.columns import Column
 from ml_platform.modeling.predictions import Predictions
 from ml_platform.modeling.spec import Direction, Task
@@ -88,7 +88,7 @@ def realised(name: str, actual: Column, predicted: Predictions, seed: int) -> Re
     if not isfinite(value):
         return None
     drawn = np.concatenate([measure(counts) for counts in draws(rows, rng)])
-    low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = ends(drawn, CONFIDENCE, effective_rows(actual, predicted.task))
     return Realised(rows=rows, value=value, low=float(low), high=float(high))
 
 
