@@ -97,7 +97,7 @@ def seconds() -> dict[str, float]:
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--duels", type=int, default=300, help="decisions behind each rate")
+    parser.add_argument("--duels", type=int, default=1000, help="decisions behind each rate")
     duels = parser.parse_args().duels
     print(f"each rate is of {duels} decisions at confidence {SPEC.promotion.confidence}")
     print(json.dumps({"stated_rate": 0.025, **rates(duels), "seconds": seconds()}))
