@@ -26,7 +26,7 @@ from ml_platform.resources.datasets import DatasetStore, TableVersion
 from ml_platform.resources.ingest import ingest
 from ml_platform.resources.judging import judge
 from ml_platform.resources.pins import PinStore, pin_training
-from ml_platform.resources.products import RawData, TrainedModel
+from ml_platform.resources.products import Pulled, RawData, TrainedModel
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.source import SourceDatabase
 from ml_platform.resources.tracking import CHALLENGER, CHAMPION, DATA_VERSION, REVISION, ExperimentTracking
@@ -61,7 +61,8 @@ class Refresh:
     def raw_data(self) -> RawData:
         """The source table, pulled."""
         pulled = ingest(self.source, self.datasets, self.spec.source, f"{self.spec.name}/raw_data", full=False)
-        return RawData(table=pulled.table, watermark=pulled.watermark, as_of=None)
+        so_far = Pulled(cursor=pulled.cursor.dumps(), watermark=pulled.watermark)
+        return RawData(table=pulled.table, as_of=None, pulled=so_far)
 
     def validated_data(self, raw: RawData) -> TableVersion:
         """The good rows and the bad ones, each in their table."""

@@ -94,6 +94,9 @@ def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> N
     """Take MODEL from its table to live traffic once more."""
     from ml_platform.local.runs import AS_OF, BY, FULL_SYNC  # noqa: PLC0415 - `--help` needs none of it
 
+    if as_of and full_sync:
+        msg = "--as-of takes the table as it was pulled, and pulls nothing: leave out --full-sync, or run it first"
+        raise click.UsageError(msg)
     tags = {BY: getpass.getuser()} | ({AS_OF: f"{as_of:%Y-%m-%d}"} if as_of else {})
     if full_sync:
         tags[FULL_SYNC] = "yes"

@@ -168,6 +168,19 @@ def test_a_past_week_is_trained_and_never_promoted(refreshed: Platform) -> None:
     assert _materialized(result) & set(LAST_ROOMS) == set()
     assert _champion(refreshed, LOANS) == champion
     assert refreshed.metadata(LOANS, "evaluation")["decision"] == "keep the champion"
+    assert "no champion yet" not in refreshed.metadata(LOANS, "evaluation")["reason"]
+
+
+def test_only_what_is_past_can_be_gone_back_to(refreshed: Platform) -> None:
+    """A day to come, and rows without a time, are refused: both would be all rows under a wrong name."""
+    spec = refreshed.spec(LOANS)
+    timeless = replace(spec, source=replace(spec.source, event_time=None, changed_at=None))
+
+    to_come = refreshed.refresh(LOANS, ["raw_data"], tags={rooms.AS_OF: "2199-01-01"})
+    no_time = refreshed.refresh(LOANS, ["raw_data"], tags={rooms.AS_OF: "2020-01-01"}, spec=timeless)
+
+    assert _errors(to_come) == ["2199-01-01 is not past yet: --as-of takes a past day"]
+    assert "have no time: name event_time or changed_at" in _errors(no_time)[0]
 
 
 def test_bad_rows_are_kept_aside_with_the_reason(refreshed: Platform) -> None:
@@ -177,7 +190,9 @@ def test_bad_rows_are_kept_aside_with_the_reason(refreshed: Platform) -> None:
     result = refreshed.refresh(LOANS, ["raw_data", "validated_data"])
 
     assert _errors(result) == []
-    assert refreshed.metadata(LOANS, "validated_data")["rows_quarantined"] == 2
+    metadata = refreshed.metadata(LOANS, "validated_data")
+    assert metadata["rows_quarantined"] == 2
+    assert {record.data["key"] for record in metadata["quarantine"].records} == {"1", "2"}
     kept = DatasetStore(root=refreshed.settings.datasets).read(f"{LOANS}/quarantine")
     assert kept["failures"].to_list()[0][0]["column"] == "mortg"
     assert kept["failures"].to_list()[0][0]["value"] == "9"
@@ -192,10 +207,14 @@ def test_bad_rows_are_kept_aside_with_the_reason(refreshed: Platform) -> None:
     ],
 )
 def test_a_failed_check_stops_the_refresh_before_training(
-    refreshed: Platform, check: str, quality: QualityPolicy
+    refreshed: Platform, tmp_path: Path, check: str, quality: QualityPolicy
 ) -> None:
-    """The run is red, the check says why, and nothing after it ran."""
-    result = refreshed.refresh(LOANS, spec=replace(refreshed.spec(LOANS), quality=quality))
+    """The run is red, the check says why, and nothing after it ran. An hour has passed since the last row."""
+    clock = tmp_path / "clock"
+    clock.write_text((datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    later = replace(refreshed, settings=replace(refreshed.settings, clock=str(clock)))
+
+    result = later.refresh(LOANS, spec=replace(refreshed.spec(LOANS), quality=quality))
 
     evaluations = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert not result.success
@@ -204,7 +223,7 @@ def test_a_failed_check_stops_the_refresh_before_training(
 
 
 def test_too_many_bad_rows_stop_the_refresh(refreshed: Platform) -> None:
-    """The tolerance is in the spec."""
+    """The tolerance is in the spec, and a click on a later room does not get round it."""
     refreshed.sql("update loan_applications set mortg = mortg + 100 where application_id % 10 = 0")
 
     result = refreshed.refresh(LOANS, ["raw_data", "validated_data", "features"])
@@ -212,6 +231,8 @@ def test_too_many_bad_rows_stop_the_refresh(refreshed: Platform) -> None:
     evaluations = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert not evaluations["quarantine_share"]
     assert "features" not in _materialized(result)
+    (refusal,) = _errors(refreshed.refresh(LOANS, ["features"]))
+    assert f"{LOANS}/validated_data did not pass quarantine_share" in refusal
     refreshed.sql("update loan_applications set mortg = mortg - 100 where application_id % 10 = 0")
 
 

@@ -42,8 +42,7 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         clock: Clock,
     ) -> dg.MaterializeResult[Evaluation]:
         with patiently(context):
-            # A past week cannot be compared with a champion that was trained on what came after it.
-            champion = None if trained_model.as_of else tracking.version_with_alias(spec.name, CHAMPION)
+            champion = tracking.version_with_alias(spec.name, CHAMPION)
             refusal = tracking.refusal(spec.name, trained_model.digest)
             known_answer = _known_answer(trained_model, champion, refusal)
             if known_answer:

@@ -38,7 +38,12 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         nulls = leakage.null_shares(computed)
         docs = {f.name: {"kind": f.kind.value, "what": f.description or "as it is"} for f in code.features.features}
         yield dg.MaterializeResult(
-            value=Features(table=written, validated=validated_data.table, as_of=validated_data.as_of),
+            value=Features(
+                table=written,
+                validated=validated_data.table,
+                as_of=validated_data.as_of,
+                pulled=validated_data.pulled,
+            ),
             metadata={
                 "dagster/row_count": dg.MetadataValue.int(len(frame)),
                 "dagster/column_schema": columns_of(frame),

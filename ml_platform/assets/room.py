@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from ml_platform.modeling.spec import ModelSpec
+from ml_platform.resources.products import NOT_PASSED
 from ml_platform.resources.unavailable import UnavailableError
 
 AS_OF, FULL_SYNC = "ml_platform/as_of", "ml_platform/full_sync"
@@ -107,12 +108,16 @@ def _compute(
             return products[name] if name == after else getattr(context.resources, name)
 
         made = function(**{name: given(name) for name in parameters})
-        if inspect.isgenerator(made):
-            yield from made
-        else:
-            yield made
+        for result in made if inspect.isgenerator(made) else [made]:
+            yield _marked(result)
 
     return compute
+
+
+def _marked(result: Any) -> Any:
+    """A product that did not pass the checks of its room says so, so that no later click takes it further."""
+    failed = [check.check_name or "" for check in getattr(result, "check_results", None) or () if not check.passed]
+    return result._replace(metadata={**(result.metadata or {}), NOT_PASSED: ", ".join(failed)}) if failed else result
 
 
 def _container(spec: ModelSpec, name: str) -> dict[str, Any]:
@@ -162,7 +167,9 @@ def first_rows(frame: pl.DataFrame) -> dg.MarkdownMetadataValue:
     """The first few rows and columns, as the page shows them."""
     shown = frame.head(PREVIEW_ROWS).select(frame.columns[:PREVIEW_COLUMNS])
     lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
-    lines += ["| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in shown.iter_rows()]
+    lines += [
+        "| " + " | ".join(" ".join(str(v).replace("|", "\\|").split()) for v in row) + " |" for row in shown.iter_rows()
+    ]
     return dg.MetadataValue.md("\n".join(lines))
 
 

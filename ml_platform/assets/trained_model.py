@@ -116,6 +116,7 @@ def _result(
         validated=features.validated,
         as_of=features.as_of,
         pending_version=pending,
+        pulled=None if pending else features.pulled,
     )
     with tempfile.TemporaryDirectory() as folder:
         plots = tracking.download(run.info.run_id, PLOTS, Path(folder))

@@ -63,8 +63,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
         if len(outcome.bad):
             context.log.warning("%d rows set aside in %s", len(outcome.bad), quarantine)
         yield dg.MaterializeResult(
-            value=ValidatedData(table=good, as_of=raw_data.as_of),
-            metadata=_metadata(outcome, good.version, quarantine),
+            value=ValidatedData(table=good, as_of=raw_data.as_of, pulled=raw_data.pulled),
+            metadata=_metadata(spec.source.key, outcome, good.version, quarantine),
             check_results=_checks(spec, outcome, raw_data, clock.now()),
         )
 
@@ -109,7 +109,8 @@ def _with_reasons(outcome: Outcome) -> pl.DataFrame:
 
 def _checks(spec: ModelSpec, outcome: Outcome, raw: RawData, now: datetime) -> list[dg.AssetCheckResult]:
     rows, share = len(outcome.good), outcome.quarantine_share
-    age = now - raw.watermark if raw.watermark else None
+    watermark = raw.pulled.watermark if raw.pulled else None
+    age = now - watermark if watermark else None
     quality = spec.quality
     return [
         dg.AssetCheckResult(check_name="schema", passed=True),
@@ -122,7 +123,7 @@ def _checks(spec: ModelSpec, outcome: Outcome, raw: RawData, now: datetime) -> l
             metadata={
                 "age_hours": age.total_seconds() / 3600 if age else 0.0,
                 "at_most_hours": quality.max_source_age.total_seconds() / 3600,
-                "newest_change": raw.watermark.isoformat() if raw.watermark else "not known",
+                "newest_change": watermark.isoformat() if watermark else "not known",
             },
         ),
         dg.AssetCheckResult(
@@ -133,15 +134,17 @@ def _checks(spec: ModelSpec, outcome: Outcome, raw: RawData, now: datetime) -> l
     ]
 
 
-def _metadata(outcome: Outcome, version: int, quarantine: str) -> dict[str, dg.MetadataValue]:
-    shown = outcome.failures.head(MOST_FAILURES_SHOWN)
-    schema = dg.TableSchema([dg.TableColumn(name, "int" if name == "row" else "string") for name in FAILURES])
+def _metadata(key: str, outcome: Outcome, version: int, quarantine: str) -> dict[str, dg.MetadataValue]:
+    keys = pl.DataFrame({"row": outcome.failures["row"].unique().sort(), "key": outcome.bad[key].cast(pl.String)})
+    shown = outcome.failures.head(MOST_FAILURES_SHOWN).join(keys, on="row", maintain_order="left")
+    columns = ["key", *(name for name in FAILURES if name != "row")]
+    schema = dg.TableSchema([dg.TableColumn(name) for name in columns])
     return {
         "dagster/row_count": dg.MetadataValue.int(len(outcome.good)),
         "dagster/column_schema": columns_of(outcome.good),
         "rows_quarantined": dg.MetadataValue.int(len(outcome.bad)),
         "quarantine_share": dg.MetadataValue.float(outcome.quarantine_share),
-        "quarantine": dg.MetadataValue.table([dg.TableRecord(row) for row in shown.to_dicts()], schema),
+        "quarantine": dg.MetadataValue.table([dg.TableRecord(row) for row in shown[columns].to_dicts()], schema),
         "quarantine_table": dg.MetadataValue.text(quarantine),
         "table_version": dg.MetadataValue.int(version),
     }

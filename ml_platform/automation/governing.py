@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+import msgspec
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from ml_platform.assets.raw_data import CURSOR, WATERMARK
 from ml_platform.assets.room import MODEL, TRIGGER, key
@@ -17,6 +18,7 @@ from ml_platform.modeling.ingestion import Cursor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.ledger import DecisionLedger
+from ml_platform.resources.products import PRODUCT, Pulled, TrainedModel
 from ml_platform.resources.source import SourceDatabase
 from ml_platform.resources.unavailable import UnavailableError
 
@@ -56,6 +58,30 @@ def newest_pull(instance: dg.DagsterInstance, spec: ModelSpec) -> dg.EventLogRec
     """The newest materialization of `raw_data` that pulled from the source."""
     pulls = instance.fetch_materializations(key(spec, "raw_data"), limit=LOOK_BACK).records
     return next((record for record in pulls if CURSOR in metadata_of(record)), None)
+
+
+def learned(instance: dg.DagsterInstance, spec: ModelSpec) -> tuple[int, Pulled] | None:
+    """How far the newest training knows the source, and its number in the event log.
+
+    A pull that nothing was trained on has not been learned from: its run may have failed, or was of that room alone.
+    Where nothing was trained yet, the newest pull counts; None where there is none.
+    """
+    for record in instance.fetch_materializations(key(spec, "trained_model"), limit=LOOK_BACK).records:
+        product = metadata_of(record).get(PRODUCT)
+        pulled = msgspec.convert(product.value, TrainedModel).pulled if product else None
+        if pulled:
+            return record.storage_id, pulled
+    newest = newest_pull(instance, spec)
+    if newest is None:
+        return None
+    metadata = metadata_of(newest)
+    return newest.storage_id, Pulled(cursor=str(metadata[CURSOR].value), watermark=moment(metadata.get(WATERMARK)))
+
+
+def newest_attempt(instance: dg.DagsterInstance, spec: ModelSpec) -> str:
+    """The newest refresh of the model that has ended, however it did."""
+    wanted = dg.RunsFilter(job_name=REFRESH, tags={MODEL: spec.name}, statuses=FINISHED_STATUSES)
+    return next((run.run_id for run in instance.get_runs(wanted, limit=1)), "none")
 
 
 def fingerprints(

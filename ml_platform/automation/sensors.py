@@ -3,10 +3,9 @@
 import dagster as dg
 
 from ml_platform.assets.drift_report import DRIFTED
-from ml_platform.assets.raw_data import CURSOR, WATERMARK
 from ml_platform.assets.realised_performance import DEGRADED
 from ml_platform.assets.room import key
-from ml_platform.automation.governing import fingerprints, govern, is_under_way, metadata_of, moment, newest_pull
+from ml_platform.automation.governing import fingerprints, govern, is_under_way, learned, metadata_of, newest_attempt
 from ml_platform.automation.jobs import REFRESH
 from ml_platform.automation.ticks import ThriftySensor
 from ml_platform.modeling.governor import Cause, Wish
@@ -23,23 +22,26 @@ SETTLE_EVERY_S = 10
 
 
 def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """Wishes for a refresh when enough rows are new or changed since the last pull."""
+    """Wishes for a refresh when enough rows are new or changed since the last training.
+
+    It wishes once: again only after a refresh that came to nothing.
+    """
 
     def new_data(
         context: dg.SensorEvaluationContext, source: SourceDatabase, ledger: DecisionLedger, clock: Clock
     ) -> dg.RunRequest | dg.SkipReason:
-        pulled = newest_pull(context.instance, spec)
-        if pulled is None:
+        known = learned(context.instance, spec)
+        if known is None:
             return dg.SkipReason("never pulled; the first refresh is a person's or the schedule's")
-        metadata = metadata_of(pulled)
-        since, after = Cursor.loads(str(metadata[CURSOR].value)), moment(metadata.get(WATERMARK))
+        number, pulled = known
         try:
-            rows = source.count_changed(spec.source, since, after, spec.retrain.new_rows)
+            since = Cursor.loads(pulled.cursor)
+            rows = source.count_changed(spec.source, since, pulled.watermark, spec.retrain.new_rows)
             if rows < spec.retrain.new_rows:
                 return dg.SkipReason(f"{rows} of {spec.retrain.new_rows} rows are new or changed")
             said = f"new data: {rows} rows or more"
             wish = Wish(
-                key=f"after pull {pulled.storage_id}",
+                key=f"after event {number} and run {newest_attempt(context.instance, spec)}",
                 cause=Cause.NEW_DATA,
                 reason=said,
                 under_way=is_under_way(context.instance, spec),

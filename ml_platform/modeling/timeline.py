@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -56,7 +57,7 @@ def draw(model: str, entries: Sequence[Entry], now: datetime) -> Figure:
 
 def _versions(axes: Any, lives: Sequence[Entry], now: datetime) -> None:
     """A bar as long as each version answered; its border says how it came to answer."""
-    for entry, end in zip(lives, [*(later.at for later in lives[1:]), now], strict=True):
+    for entry, (_, end) in zip(lives, pairwise([*(entry.at for entry in lives), now]), strict=True):
         border = {Kind.ROLLBACK: RED, Kind.REPAIR: AMBER}.get(entry.kind, BLUE)
         axes.barh(0, end - entry.at, left=entry.at, height=0.55, color="#dbe7fb", edgecolor=border)
         axes.text(entry.at, 0, f" v{entry.version}", va="center", fontsize=8, clip_on=True)

@@ -66,7 +66,7 @@ def judge(
     predicted, shared = {CHALLENGER: _predict(challenger, rows)}, np.ones(len(rows), dtype=bool)
     if champion:
         try:
-            contenders[CHAMPION] = _comparable(champion, challenger, tracking, bundles)
+            contenders[CHAMPION] = _comparable(champion, trained, challenger, tracking, bundles)
             predicted[CHAMPION], shared = _answered(champion, contenders[CHAMPION], rows)
         except _IncomparableError as error:
             contenders.pop(CHAMPION, None)
@@ -91,12 +91,17 @@ def _predict(model: Predictor, rows: pl.DataFrame) -> Predictions:
     return model.predict(as_columns(rows, model.fields))
 
 
-def _comparable(champion: Version, challenger: Predictor, tracking: ExperimentTracking, bundles: Path) -> Predictor:
-    """The champion in memory, if it predicts the same thing.
+def _comparable(
+    champion: Version, trained: TrainedModel, challenger: Predictor, tracking: ExperimentTracking, bundles: Path
+) -> Predictor:
+    """The champion in memory, if it predicts the same thing, and not from what came after the challenger's rows.
 
     Raises:
         _IncomparableError: otherwise.
     """
+    if trained.as_of:
+        msg = f"it was trained on what came after {trained.as_of:%Y-%m-%d}"
+        raise _IncomparableError(msg)
     with _or_incomparable():
         found = _load(tracking, champion.run_id, bundles, champion.digest)
     ours, theirs = (model.manifest for model in (challenger, found))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import msgspec
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
@@ -14,6 +15,11 @@ from ml_platform.automation.sensors import degraded_sensor, drift_sensor, new_da
 from ml_platform.definitions import definitions_for, resources_for
 from ml_platform.local import company
 from ml_platform.modeling.decisions import Entry, Kind, Outcome
+from ml_platform.modeling.spec import ModelSpec, RetrainPolicy
+from ml_platform.modeling.splitting import Split
+from ml_platform.resources.datasets import TableVersion
+from ml_platform.resources.products import PRODUCT, Pulled, TrainedModel
+from ml_platform.resources.source import SourceDatabase
 from ml_platform_tests.platform import Platform
 
 MODEL = "loan_approval"
@@ -77,6 +83,47 @@ def test_a_refresh_under_way_is_waited_for_whoever_started_it(pulled: Platform, 
 
     assert isinstance(answer, dg.SkipReason)
     assert "under way" in (answer.skip_message or "")
+
+
+def test_rows_that_were_pulled_and_not_learned_from_are_still_new(pulled: Platform) -> None:
+    """Whatever became of the run that pulled them. One that failed is wished for again, as the governor allows."""
+    spec = replace(pulled.spec(MODEL), name="slow_learner", retrain=RetrainPolicy(new_rows=3, cooldown=timedelta(0)))
+    sensor = new_data_sensor(spec, OFF)
+    _happened(pulled, spec, "raw_data", {})
+    _happened(pulled, spec, "trained_model", {PRODUCT: _learned_from_all(pulled, spec)})
+    learned = _ask(pulled, sensor)
+    company.arrive(pulled.settings.source_url, MODEL, 3, datetime.now(UTC))
+    _happened(pulled, spec, "raw_data", {})
+
+    wish = _ask(pulled, sensor)
+    assert isinstance(wish, dg.RunRequest)
+    job = definitions_for((spec,), pulled.settings).resolve_job_def("refresh")
+    pulled.instance.create_run_for_job(job, tags=dict(wish.tags), status=dg.DagsterRunStatus.FAILURE)
+    again = _ask(pulled, sensor)
+
+    assert isinstance(learned, dg.SkipReason)
+    assert isinstance(again, dg.RunRequest)
+    assert again.run_key != wish.run_key
+
+
+def _happened(platform: Platform, spec: ModelSpec, room: str, metadata: dict[str, dg.MetadataValue]) -> None:
+    platform.instance.report_runless_asset_event(dg.AssetMaterialization([spec.name, room], metadata=metadata))
+
+
+def _learned_from_all(platform: Platform, spec: ModelSpec) -> dg.MetadataValue:
+    """What a training leaves behind that knew every row of the table."""
+    with SourceDatabase(url=platform.settings.source_url).pull(spec.source, None) as pull:
+        so_far = Pulled(cursor=pull.cursor.dumps(), watermark=datetime.now(UTC))
+    validated = TableVersion(name=f"{spec.name}/validated_data", version=1, rows=1)
+    product = TrainedModel(
+        run_id="of MLflow",
+        digest="of the bundle",
+        split=Split(column="application_id", share=0.2),
+        validated=validated,
+        as_of=None,
+        pulled=so_far,
+    )
+    return dg.MetadataValue.json(msgspec.to_builtins(product))
 
 
 def test_a_model_that_was_never_pulled_waits_for_its_first_refresh(platform: Platform) -> None:
