@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import VotingClassifier
 from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
 from sklearn.impute import SimpleImputer
@@ -54,6 +55,8 @@ def as_onnx(pipeline: Any, task: Task, kinds: Kinds) -> bytes:
 
     _refuse_the_costly(pipeline)
     types = {Kind.NUMBER: FloatTensorType, Kind.TEXT: StringTensorType}
+    takes_matrix = _takes_matrix(pipeline, kinds)
+    each = [(name, types[kind]([None, 1])) for name, kind in kinds]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -61,12 +64,15 @@ def as_onnx(pipeline: Any, task: Task, kinds: Kinds) -> bytes:
             model = convert_sklearn(
                 exact,
                 name="model",
-                initial_types=[(name, types[kind]([None, 1])) for name, kind in kinds],
+                initial_types=[(NUMBERS, FloatTensorType([None, len(kinds)]))] if takes_matrix else each,
                 options=None if task is Task.REGRESSION else {id(exact): {"zipmap": False}},
                 target_opset=OPSETS,
             )
         _send_missing(model.graph, exact)
-        _take_matrices(model.graph, kinds)
+        if takes_matrix:
+            _name_matrix(model.graph)
+        else:
+            _take_matrices(model.graph, kinds)
         # A label would only be computed to be thrown away: it follows from the scores.
         del model.graph.output[:-1]
         onnx.checker.check_model(model)
@@ -74,6 +80,13 @@ def as_onnx(pipeline: Any, task: Task, kinds: Kinds) -> bytes:
     except Exception as error:
         msg = f"the converter refuses it ({type(error).__name__}): {' '.join(str(error).split())[:300]}"
         raise NotConvertibleError(msg) from error
+
+
+def _takes_matrix(pipeline: Any, kinds: Kinds) -> bool:
+    """Whether it asks for no column by name; the converter gives one column each only to what does."""
+    return all(kind is Kind.NUMBER for _, kind in kinds) and not any(
+        isinstance(part, ColumnTransformer) for part in _parts(pipeline)
+    )
 
 
 def _refuse_the_costly(pipeline: Any) -> None:
@@ -165,6 +178,15 @@ def _send_missing(graph: Any, exact: Any) -> None:
     for nodes in written:
         nodes[:] = left[start : start + len(nodes)].tolist()
         start += len(nodes)
+
+
+def _name_matrix(graph: Any) -> None:
+    """Its one input is called as the engine calls it, whatever the converter made of the name."""
+    (given,) = graph.input
+    graph.node.insert(0, helper.make_node("Identity", [NUMBERS], [f"{NUMBERS} as given"]))
+    for node in graph.node[1:]:
+        node.input[:] = [f"{NUMBERS} as given" if name == given.name else name for name in node.input]
+    given.name = NUMBERS
 
 
 def _take_matrices(graph: Any, kinds: Kinds) -> None:

@@ -193,6 +193,22 @@ multiclass: Callable[..., dict[str, Case]] = partial(_cases, Task.MULTICLASS)
 regression: Callable[..., dict[str, Case]] = partial(_cases, Task.REGRESSION)
 ONNX, SKOPS = EngineKind.ONNX, EngineKind.SKOPS
 
+NUMBERS_ALONE = {
+    **binary(
+        ONNX,
+        {
+            "HistGradientBoosting, numbers alone": boosting(),
+            "linear, numbers alone": make_pipeline(median(), scale(), logistic()),
+        },
+        only=("age", "income", "debt", "owner", "grade"),
+    ),
+    **regression(
+        ONNX,
+        {"HistGradientBoosting of values, numbers alone": boosting_of_values()},
+        only=("age", "income", "debt", "owner", "grade"),
+    ),
+}
+
 TREES = {
     **binary(
         ONNX,
@@ -370,4 +386,4 @@ STRICT = binary(
     {"OneHotEncoder, unknown is an error": _encoded(OneHotEncoder(sparse_output=False), boosting())},
     answers_unknown=False,
 )
-ZOO = TREES | OTHERS | TABLES | STRICT
+ZOO = NUMBERS_ALONE | TREES | OTHERS | TABLES | STRICT
