@@ -103,7 +103,8 @@ def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> N
 @main.command()
 @clearly
 def status() -> None:
-    """Show what is live and what is under way."""
+    """Show what is live, what is not and why, what is under way, and what is paused."""
+    from ml_platform.local import status as standing  # noqa: PLC0415 - brings Dagster
     from ml_platform.local.runs import UNDER_WAY, WAITING  # noqa: PLC0415 - `--help` needs none of it
 
     here = _running()
@@ -113,6 +114,8 @@ def status() -> None:
         click.echo(f"{model['name']}: version {model['version']} is live ({model['colour']})")
     for run in _page().runs(statuses=[*WAITING, *UNDER_WAY]):
         click.echo(f"{', '.join(run.models) or run.job}: {run.job} {run.status.lower()}")
+    for line in standing.of_catalogue(here, {model["name"] for model in live}):
+        click.echo(line)
 
 
 @main.command()
