@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ml_platform.modeling.decisions import PLATFORM, Entry, Kind, Outcome
+from ml_platform.modeling.periods import in_words
 from ml_platform.modeling.spec import RetrainPolicy
 
 WEEK = timedelta(days=7)
@@ -189,7 +190,7 @@ def _cooldown(policy: RetrainPolicy, history: Sequence[Entry], _wish: Wish, now:
     latest = max((entry.at for entry in _starts(history)), default=None)
     if latest is None or now - latest >= policy.cooldown:
         return ""
-    return f"but the last refresh began at {latest:%Y-%m-%d %H:%M} and the cool-down is {policy.cooldown}"
+    return f"but the last refresh began at {latest:%Y-%m-%d %H:%M} and the cool-down is {in_words(policy.cooldown)}"
 
 
 def _budget(policy: RetrainPolicy, history: Sequence[Entry], _wish: Wish, now: datetime) -> str:
