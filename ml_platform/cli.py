@@ -78,7 +78,7 @@ def up(**ports: int | None) -> None:
 @main.command()
 @clearly
 def env() -> None:
-    """Print the running platform's settings for a shell: `eval "$(ml-platform env)"`, then `dagster dev`."""
+    """Print the running platform's settings for a shell: `eval "$(.venv/bin/ml-platform env)"`."""
     for name, value in _published().items():
         if value:
             click.echo(f"export {name}={shlex.quote(value)}")
@@ -189,7 +189,8 @@ def demo_rows(model: str, rows: int) -> None:
         arrived = company.arrive(here.source_url, model, rows, Clock(file=here.clock).now())
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{model}: {arrived:,} new rows" if arrived else f"{model}: all rows of the demo have arrived already")
+    for line in company.arrival(model, rows, arrived):
+        click.echo(line)
 
 
 @main.command("new-model")
