@@ -33,6 +33,8 @@ from ml_platform.settings import PREFIX, PROJECT, Settings
 RESTARTS = 3
 LOOK_SECONDS = 1.0
 TERMINATE_SECONDS = 30.0
+# MLflow's first page is that of language models; this one lists the trainings.
+EXPERIMENTS = "/#/experiments?workflowType=machine_learning"
 
 
 def up(asked: Settings, say: Callable[[str], None]) -> None:
@@ -219,7 +221,7 @@ class Platform:
         here = self._here
         self.say("")
         self.say(f"Dagster, the asset graph  {here.dagster_page}/asset-groups/")
-        self.say(f"MLflow, the experiments   {here.mlflow_url}")
+        self.say(f"MLflow, the experiments   {here.mlflow_url}{EXPERIMENTS}")
         self.say(f"Model server              {here.serving_url}/models")
         self.say("")
         live = self._live_models()
