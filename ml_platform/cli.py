@@ -78,7 +78,7 @@ def up(**ports: int | None) -> None:
 @main.command()
 @clearly
 def env() -> None:
-    """Print the running platform's settings for a shell: `eval "$(ml-platform env)"`, then `dagster dev`."""
+    """Print the running platform's settings for a shell: `eval "$(.venv/bin/ml-platform env)"`."""
     for name, value in _published().items():
         if value:
             click.echo(f"export {name}={shlex.quote(value)}")
@@ -106,7 +106,8 @@ def refresh(model: str, as_of: date | None, *, full_sync: bool, wait: bool) -> N
 @main.command()
 @clearly
 def status() -> None:
-    """Show what is live and what is under way."""
+    """Show what is live, what is not and why, what is under way, and what is paused."""
+    from ml_platform.local import status as standing  # noqa: PLC0415 - brings Dagster
     from ml_platform.local.runs import UNDER_WAY, WAITING  # noqa: PLC0415 - `--help` needs none of it
 
     here = _running()
@@ -116,6 +117,8 @@ def status() -> None:
         click.echo(f"{model['name']}: version {model['version']} is live ({model['colour']})")
     for run in _page().runs(statuses=[*WAITING, *UNDER_WAY]):
         click.echo(f"{', '.join(run.models) or run.job}: {run.job} {run.status.lower()}")
+    for line in standing.of_catalogue(here, {model["name"] for model in live}):
+        click.echo(line)
 
 
 @main.command()
@@ -189,7 +192,8 @@ def demo_rows(model: str, rows: int) -> None:
         arrived = company.arrive(here.source_url, model, rows, Clock(file=here.clock).now())
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{model}: {arrived:,} new rows" if arrived else f"{model}: all rows of the demo have arrived already")
+    for line in company.arrival(model, rows, arrived):
+        click.echo(line)
 
 
 @main.command("new-model")

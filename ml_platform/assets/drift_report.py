@@ -20,6 +20,7 @@ from ml_platform.modeling.drift import report, traffic
 from ml_platform.modeling.drift.decision import Decision, State
 from ml_platform.modeling.drift.judging import Verdict
 from ml_platform.modeling.drift.profile import EVENT_TIME
+from ml_platform.modeling.periods import in_words
 from ml_platform.modeling.schema import Logged
 from ml_platform.modeling.spec import ModelSpec, MonitoringPolicy
 from ml_platform.resources.bundles import BundleStore
@@ -89,13 +90,13 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
 
 def _quiet(rules: MonitoringPolicy, now: datetime, rows: int, by_window: list[int]) -> Decision | None:
     """The decision where there are too few rows for another; `by_window` are those of all versions, newest first."""
-    newest, *before = by_window
+    window, (newest, *before) = in_words(rules.window), by_window
     if traffic.has_stopped(newest, before):
         usual = traffic.usual(before)
-        reason = f"{newest:,} rows were asked in the last {rules.window}, and {usual:,.0f} are usual: ask the callers"
+        reason = f"{newest:,} rows were asked in the last {window}, and {usual:,.0f} are usual: ask the callers"
         return _decision(rules, now, State.TRAFFIC_STOPPED, reason, rows)
     if not rows:
-        return _decision(rules, now, State.NO_TRAFFIC, f"the champion was not asked in the last {rules.window}")
+        return _decision(rules, now, State.NO_TRAFFIC, f"the champion was not asked in the last {window}")
     if rows < rules.min_rows:
         return _decision(rules, now, State.TOO_FEW_ROWS, f"{rows} of {rules.min_rows} rows", rows)
     return None

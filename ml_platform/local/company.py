@@ -19,13 +19,17 @@ FIRST_SHARE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class DemoTable:
-    """One of the company's tables and where its rows come from."""
+    """One of the company's tables, and where its rows come from.
+
+    `change` is a statement that changes a quarter of them, which is enough to start a refresh, as the schema allows.
+    """
 
     model: str
     table: str
     dataset: str
     key: str
     event_time: str | None
+    change: str
 
 
 TABLES = (
@@ -35,8 +39,16 @@ TABLES = (
         dataset="loanapp",
         key="application_id",
         event_time="applied_at",
+        change="UPDATE loan_applications SET atotinc = atotinc * 1.1, updated_at = now() WHERE application_id % 4 = 0",
     ),
-    DemoTable(model="student_dropout", table="students", dataset="catholic", key="student_id", event_time=None),
+    DemoTable(
+        model="student_dropout",
+        table="students",
+        dataset="catholic",
+        key="student_id",
+        event_time=None,
+        change="UPDATE students SET lfaminc = lfaminc + 0.1, updated_at = now() WHERE student_id % 4 = 0",
+    ),
 )
 
 
@@ -63,16 +75,36 @@ def arrive(source_url: str, model: str, rows: int, now: datetime) -> int:
     Raises:
         ValueError: when the model is not one of the demo company's.
     """
-    demo = next((d for d in TABLES if d.model == model), None)
-    if demo is None:
-        msg = f"{model!r} is not a model of the demo company; choose one of {', '.join(d.model for d in TABLES)}"
-        raise ValueError(msg)
+    demo = _demo(model)
     frame = _rows(demo)
     with psycopg.connect(source_url) as connection:
         known = sql.SQL("select {} from {}").format(sql.Identifier(demo.key), sql.Identifier(demo.table))
         seen = {row[0] for row in connection.execute(known)}
         fresh = frame[~frame[demo.key].isin(seen)].iloc[:rows]
         return _insert(connection, demo, fresh, now)
+
+
+def arrival(model: str, asked: int, arrived: int) -> list[str]:
+    """What is to be said about rows that arrived, in lines; where fewer came than were asked for, what to do instead.
+
+    Raises:
+        ValueError: when the model is not one of the demo company's.
+    """
+    lines = [f"{model}: {arrived:,} new rows"] if arrived else []
+    if arrived < asked:
+        lines += [
+            f"{model}: all rows of the demo have arrived. Changed rows start a refresh as new ones do:",
+            f'  ml-platform sql "{_demo(model).change}"',
+        ]
+    return lines
+
+
+def _demo(model: str) -> DemoTable:
+    demo = next((d for d in TABLES if d.model == model), None)
+    if demo is None:
+        msg = f"{model!r} is not a model of the demo company; choose one of {', '.join(d.model for d in TABLES)}"
+        raise ValueError(msg)
+    return demo
 
 
 def _rows(demo: DemoTable) -> "pd.DataFrame":

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,8 @@ from ml_platform.settings import PREFIX, PROJECT, Settings
 RESTARTS = 3
 LOOK_SECONDS = 1.0
 TERMINATE_SECONDS = 30.0
+# MLflow's first page is that of language models; this one lists the trainings.
+EXPERIMENTS = "/#/experiments?workflowType=machine_learning"
 
 
 def up(asked: Settings, say: Callable[[str], None]) -> None:
@@ -176,6 +178,15 @@ class Platform:
         runs = [refreshing.get(model) or self._watch.page.submit_refresh(model, why) for model in missing]
         while not self._watch.are_over(runs):
             self._live()
+        self._say_what_is_not_live(missing, self._watch.obstacles(runs))
+
+    def _say_what_is_not_live(self, tried: Sequence[str], obstacles: Mapping[str, str]) -> None:
+        """The user knows which models that were to go live did not, why, and when that is tried again."""
+        left = sorted(set(tried) - set(self._live_models()))
+        for model in left:
+            self.say(f"{model} is not live: {obstacles.get(model, 'its run in Dagster says why')}")
+        if left:
+            self.say("That is tried again at the next start, and by `ml-platform refresh MODEL`.")
 
     def _live(self) -> None:
         """A moment has passed: dead services were restarted, and what happened was told."""
@@ -210,7 +221,7 @@ class Platform:
         here = self._here
         self.say("")
         self.say(f"Dagster, the asset graph  {here.dagster_page}/asset-groups/")
-        self.say(f"MLflow, the experiments   {here.mlflow_url}")
+        self.say(f"MLflow, the experiments   {here.mlflow_url}{EXPERIMENTS}")
         self.say(f"Model server              {here.serving_url}/models")
         self.say("")
         live = self._live_models()
@@ -218,7 +229,7 @@ class Platform:
             with suppress(httpx.HTTPError):
                 self.say(curl(here.serving_url, name))
         if not live:
-            self.say("No model is live yet; Dagster's page says why.")
+            self.say("No model is live yet.")
         self.say("")
         command = os.path.relpath(sys.argv[0]) if "/" in sys.argv[0] else sys.argv[0]
         self.say("In a second terminal:")

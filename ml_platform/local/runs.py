@@ -14,6 +14,9 @@ REFRESH = "refresh"
 AS_OF, FULL_SYNC = "ml_platform/as_of", "ml_platform/full_sync"
 RELEASE_ROOMS = ("trained_model", "evaluation", "registered_model", "image", "deployment")
 """The rooms that take a registered winner to live traffic."""
+ROOMS = ("raw_data", "validated_data", "features", *RELEASE_ROOMS, "drift_report", "realised_performance", "scores")
+"""Every room that a run can make."""
+EVALUATION, WON = "evaluation", "promote"
 MODEL, TRIGGER, BY = "ml_platform/model", "ml_platform/trigger", "ml_platform/by"
 WAITING = ("QUEUED",)
 UNDER_WAY = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
@@ -33,10 +36,13 @@ EVENTS = """query($run: ID!, $after: String, $limit: Int) {
     ... on EventConnection { cursor hasMore events {
       __typename
       ... on MessageEvent { stepKey timestamp message }
-      ... on MaterializationEvent { assetKey { path } metadataEntries { label ... on IntMetadataEntry { intValue } } }
+      ... on MaterializationEvent { assetKey { path } metadataEntries { ...said } }
       ... on ExecutionStepFailureEvent { error { message causes { message } } }
-      ... on AssetCheckEvaluationEvent { evaluation { checkName success severity description assetKey { path } } }
-      ... on RunFailureEvent { error { message causes { message } } } } } } }"""
+      ... on AssetCheckEvaluationEvent { evaluation { checkName success severity description assetKey { path }
+        metadataEntries { ...said } } }
+      ... on RunFailureEvent { error { message causes { message } } } } } } }
+fragment said on MetadataEntry { label ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
+  ... on TextMetadataEntry { text } }"""
 TERMINATE = (
     """mutation($ids: [String!]!) { terminateRuns(runIds: $ids, terminatePolicy: SAFE_TERMINATE) { __typename } }"""
 )
@@ -84,12 +90,14 @@ class Run:
 
 @dataclass
 class Story:
-    """What has been read of a run so far."""
+    """What has been read of a run so far; `obstacles` are what kept each model from going live, in words."""
 
     run: Run
     cursor: str | None = None
     begun: dict[str, float] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
+    barred: set[str] = field(default_factory=set)
+    obstacles: dict[str, str] = field(default_factory=dict)
     started: float = 0.0
     over: bool = False
 
@@ -102,31 +110,60 @@ class Story:
                 self.begun[step] = at
             case "MaterializationEvent":
                 self.made.add(step)
-                model, room = _model_and_room(event["assetKey"]["path"])
-                seconds = at - self.begun.get(step, at)
-                yield RoomEvent(model=model, room=room, state="ok", seconds=seconds, rows=_rows(event))
+                yield self._of_product(event, at - self.begun.get(step, at))
             case "ExecutionStepSuccessEvent" if step not in self.made and _is_room(step):
                 yield self._of_step(step, "has nothing to do", at)
-            case "ExecutionStepFailureEvent":
-                yield self._of_step(step, "FAILED", at, _cause(event["error"]))
+            # A check that bars the way has said more than the failure that Dagster makes of it.
+            case "ExecutionStepFailureEvent" if step not in self.barred:
+                failure = self._of_step(step, "FAILED", at, _cause(event["error"]))
+                self._remember(failure)
+                yield failure
             case "AssetCheckEvaluationEvent" if not event["evaluation"]["success"]:
-                evaluation = event["evaluation"]
-                model, room = _model_and_room(evaluation["assetKey"]["path"])
-                state = "did not pass" if evaluation["severity"] == "ERROR" else "warns"
-                note = " ".join(filter(None, [evaluation["checkName"], evaluation["description"]]))
-                yield RoomEvent(model=model, room=room, state=state, note=note)
+                yield self._of_check(event["evaluation"], step)
             case "RunSuccessEvent" | "RunFailureEvent" | "RunCanceledEvent":
                 self.over = True
                 yield self._of_run(kind, event, at)
 
+    def _of_product(self, event: Mapping[str, Any], seconds: float) -> RoomEvent:
+        model, room = _model_and_room(event["assetKey"]["path"])
+        said = _said(event["metadataEntries"])
+        rows, note = said.get("dagster/row_count"), ""
+        if room == EVALUATION and "reason" in said:
+            won = said.get("decision") == WON
+            note = f"{'won' if won else 'not promoted'}: {said['reason']}"
+            if not won:
+                self.obstacles[model] = note
+        elif "waits_for" in said:
+            note = self.obstacles[model] = f"waits for {said['waits_for']}"
+        return RoomEvent(model=model, room=room, state="ok", seconds=seconds, rows=rows, note=note)
+
+    def _of_check(self, evaluation: Mapping[str, Any], step: str) -> RoomEvent:
+        model, room = _model_and_room(evaluation["assetKey"]["path"])
+        bars = evaluation["severity"] == "ERROR"
+        found = ", ".join(filter(None, [evaluation["description"], *_in_words(evaluation["metadataEntries"])]))
+        note = f"{evaluation['checkName']} ({found})" if found else evaluation["checkName"]
+        event = RoomEvent(model=model, room=room, state="did not pass" if bars else "warns", note=note)
+        if bars:
+            self.barred.add(step)
+            self._remember(event)
+        return event
+
+    def _remember(self, obstacle: RoomEvent) -> None:
+        """The first thing that went wrong is what counts."""
+        why = f"{obstacle.room} {obstacle.state}: {obstacle.note}".strip()
+        self.obstacles.setdefault(obstacle.model, why)
+
     def _of_step(self, step: str, state: str, at: float, note: str = "") -> RoomEvent:
-        model, room = _model_and_room(step.split("__", 1))
+        model, room = _model_and_room(step.rsplit("__", 1))
         return RoomEvent(model=model, room=room, state=state, seconds=at - self.begun.get(step, at), note=note)
 
     def _of_run(self, kind: str, event: Mapping[str, Any], at: float) -> RoomEvent:
         state = {"RunSuccessEvent": "done", "RunFailureEvent": "FAILED"}.get(kind, "cancelled")
         note = event["message"].splitlines()[0] if kind == "RunFailureEvent" else ""
         name = ", ".join(self.run.models) or self.run.job
+        if state != "done":
+            why = f"its {self.run.job} {'was cancelled' if state == 'cancelled' else 'failed'}"
+            self.obstacles = dict.fromkeys(self.run.models, why) | self.obstacles
         return RoomEvent(model=name, room="", state=f"{self.run.job} {state}", seconds=at - self.started, note=note)
 
 
@@ -252,13 +289,28 @@ def _model_and_room(path: Sequence[str]) -> tuple[str, str]:
 
 
 def _is_room(step: str) -> bool:
-    """Whether the step makes an asset; checks are steps as well, but tell their own story."""
-    return step.count("__") == 1 and "check" not in step
+    """Whether the step makes the product of a room; jobs have others, such as that of `pause`."""
+    model, _, room = step.rpartition("__")
+    return bool(model) and room in ROOMS
 
 
-def _rows(event: Mapping[str, Any]) -> int | None:
-    entries = {entry["label"]: entry.get("intValue") for entry in event["metadataEntries"]}
-    return entries.get("dagster/row_count")
+def _said(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers and texts among metadata, by label."""
+    values = {entry["label"]: [v for name, v in entry.items() if name != "label"] for entry in entries}
+    return {label: value[0] for label, value in values.items() if value and value[0] is not None}
+
+
+def _in_words(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What metadata say, each number or text with its name."""
+    for label, value in _said(entries).items():
+        name = label.replace("_", " ")
+        match value:
+            case int():
+                yield f"{name} {value:,}"
+            case float():
+                yield f"{name} {value:.4g}"
+            case _:
+                yield str(value) if label == "reason" else f"{name}: {value}"
 
 
 def _cause(error: Mapping[str, Any] | None) -> str:

@@ -41,6 +41,10 @@ class Watch:
         """Whether all these runs have been told about to their end."""
         return all(run_id in self._stories and self._stories[run_id].over for run_id in run_ids)
 
+    def obstacles(self, run_ids: Iterable[str]) -> dict[str, str]:
+        """What kept models from going live in these runs, in words."""
+        return {model: why for run_id in run_ids for model, why in self._stories[run_id].obstacles.items()}
+
     def under_way(self) -> list[str]:
         """The ids of runs that are being executed now."""
         return [run.id for run in self.page.runs(statuses=list(UNDER_WAY))]

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ml_platform.modeling.decisions import PLATFORM, Entry, Kind, Outcome
+from ml_platform.modeling.periods import in_words
 from ml_platform.modeling.spec import RetrainPolicy
 
 WEEK = timedelta(days=7)
@@ -124,6 +125,17 @@ def is_paused(history: Sequence[Entry]) -> Entry | None:
     return newest if newest and newest.outcome is Outcome.PAUSED else None
 
 
+def open_circuit(policy: RetrainPolicy, history: Sequence[Entry]) -> str:
+    """What holds automatic refreshes back because challengers were rejected, in words; empty when nothing does."""
+    losers = losers_in_a_row(history)
+    if losers < policy.max_losers:
+        return ""
+    return (
+        f"{losers} challengers in a row were rejected: retraining does not help, a person has to look; "
+        f"a refresh by hand or `ml-platform resume` closes the circuit"
+    )
+
+
 Objection = Callable[[RetrainPolicy, Sequence[Entry], Wish, datetime], str]
 
 
@@ -137,13 +149,8 @@ def _under_way(_policy: RetrainPolicy, _history: Sequence[Entry], wish: Wish, _n
 
 
 def _circuit(policy: RetrainPolicy, history: Sequence[Entry], _wish: Wish, _now: datetime) -> str:
-    losers = losers_in_a_row(history)
-    if losers < policy.max_losers:
-        return ""
-    return (
-        f"but {losers} challengers in a row were rejected: retraining does not help, a person has to look; "
-        f"a refresh by hand or `ml-platform resume` closes the circuit"
-    )
+    circuit = open_circuit(policy, history)
+    return f"but {circuit}" if circuit else ""
 
 
 def _windows(policy: RetrainPolicy, history: Sequence[Entry], wish: Wish, _now: datetime) -> str:
@@ -183,7 +190,7 @@ def _cooldown(policy: RetrainPolicy, history: Sequence[Entry], _wish: Wish, now:
     latest = max((entry.at for entry in _starts(history)), default=None)
     if latest is None or now - latest >= policy.cooldown:
         return ""
-    return f"but the last refresh began at {latest:%Y-%m-%d %H:%M} and the cool-down is {policy.cooldown}"
+    return f"but the last refresh began at {latest:%Y-%m-%d %H:%M} and the cool-down is {in_words(policy.cooldown)}"
 
 
 def _budget(policy: RetrainPolicy, history: Sequence[Entry], _wish: Wish, now: datetime) -> str:

@@ -96,6 +96,11 @@ class DecisionLedger(dg.ConfigurableResource[None]):
         with self._connection() as connection:
             return _entries(connection.execute(NEWEST, (model, limit)))
 
+    def standing(self, model: str) -> list[Entry]:
+        """What the governor decides on: the newest decisions about a model, newest first, without refused triggers."""
+        with self._connection() as connection:
+            return _entries(connection.execute(COUNTING, (model, REMEMBERED)))
+
     def since(self, model: str, moment: datetime) -> list[Entry]:
         """The decisions about a model from a moment on, newest first."""
         with self._connection() as connection:

@@ -116,6 +116,7 @@ def test_a_refresh_with_nothing_new_is_green_and_stops_before_registering(up: Up
 
     assert said.returncode == 0, said.stdout + said.stderr
     assert "refresh done" in said.stdout
+    assert "not promoted: nothing new to learn" in said.stdout
     assert up.rooms_made(_run_id(said.stdout)) == set(ROOMS[: ROOMS.index("evaluation") + 1])
     assert up.live() == before
 

@@ -75,6 +75,21 @@ def test_a_real_row_is_shown_only_to_who_may_ask(guarded: ModelServer) -> None:
     assert guarded.ask(with_token).json["example"]
 
 
+def test_traffic_is_switched_off_as_the_docs_say(guarded: ModelServer, releases: Releases) -> None:
+    """By a person whose model's folder is gone; what curl says by itself of a body is not JSON."""
+    release, bundle = releases.second
+    guarded.promote(replace(release, model="removed"), bundle)
+    door, token = "/admin/models/removed", {"authorization": f"Bearer {TOKEN}"}
+    off = {"colour": None, "revision": guarded.request("GET", door, headers=token).json()["revision"]}
+
+    as_form = guarded.request("PUT", f"{door}/live", off, token | {"content-type": "application/x-www-form-urlencoded"})
+    as_json = guarded.request("PUT", f"{door}/live", off, token | {"content-type": "application/json"})
+
+    assert as_form.status_code == 415
+    assert (as_json.status_code, as_json.json()["live"]) == (200, None)
+    assert guarded.predict("removed", ROW).status == 404
+
+
 @pytest.mark.parametrize("token", ["", MINE, "x"])
 @pytest.mark.parametrize(
     "path",
