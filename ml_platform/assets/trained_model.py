@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import msgspec
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import Run
 
 from ml_platform.assets.room import BY, SOMEBODY, TRIGGER, patiently, room
 from ml_platform.modeling import drawing, governor, source_code
@@ -20,11 +20,19 @@ from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.pins import PinStore, pin_training
 from ml_platform.resources.products import Features, TrainedModel
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, REVISION, SPLIT, ExperimentTracking
+from ml_platform.resources.tracking import (
+    DATA_VERSION,
+    DIGEST,
+    ENGINE,
+    FINISHED,
+    REVISION,
+    SPLIT,
+    ExperimentTracking,
+    dagster_run,
+)
 from ml_platform.resources.training_log import PLOTS, log_training
 
 SOURCE_CODE = "source_code"
-FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -98,8 +106,15 @@ def _trained(
 
 
 def _claimed(context: dg.AssetExecutionContext, tracking: ExperimentTracking, spec: ModelSpec, run: Run) -> Run:
-    """A complete run of an earlier, unfinished Dagster run now belongs to this one, and ends as this one does."""
+    """A complete run whose Dagster run failed now belongs to this one, and ends as this one does.
+
+    One whose Dagster run succeeded is FINISHED; one whose Dagster run is under way ends as that one does.
+    """
     if run.info.status == FINISHED:
+        return run
+    made_by = context.instance.get_run_by_id(dagster_run(run))
+    is_anothers = made_by is not None and not made_by.is_finished and made_by.run_id != context.run.run_id
+    if is_anothers or tracking.end(run, made_by) == FINISHED:
         return run
     with tracking.training_run(context, spec.name, resume=run.info.run_id):
         return run

@@ -37,6 +37,7 @@ WAITING = "ml_platform.waiting"
 RELEASED_BY, RELEASED_BECAUSE = "ml_platform.released_by", "ml_platform.released_because"
 REGISTERED_AT = "ml_platform.registered_at"
 CHALLENGER, CHAMPION = "challenger", "champion"
+RUNNING, FINISHED = RunStatus.to_string(RunStatus.RUNNING), RunStatus.to_string(RunStatus.FINISHED)
 ENDINGS = {
     dg.DagsterRunStatus.SUCCESS: RunStatus.FINISHED,
     dg.DagsterRunStatus.FAILURE: RunStatus.FAILED,
@@ -110,7 +111,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             except BaseException:
                 mlflow.end_run(RunStatus.to_string(RunStatus.FAILED))
                 raise
-            mlflow.end_run(RunStatus.to_string(RunStatus.RUNNING))
+            mlflow.end_run(RUNNING)
 
     def settle(self, instance: dg.DagsterInstance) -> dict[str, str]:
         """Give every open MLflow run the ending of its Dagster run, if that has ended.
@@ -121,16 +122,23 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         with reaching(self.url):
             experiments = [e.experiment_id for e in self.client.search_experiments()]
             found = self.client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=200)
-        settled = {}
-        for run in found:
-            dagster_run = instance.get_run_by_id(run.data.tags.get(DAGSTER_RUN, ""))
-            if dagster_run is None or dagster_run.status not in ENDINGS:
-                continue
-            ending = RunStatus.to_string(ENDINGS[dagster_run.status])
+        statuses = {run.info.run_id: self.end(run, instance.get_run_by_id(dagster_run(run))) for run in found}
+        return {run_id: status for run_id, status in statuses.items() if status != RUNNING}
+
+    def end(self, run: Run, made_by: dg.DagsterRun | None) -> str:
+        """Give an MLflow run the ending of its Dagster run, if that is known and has ended.
+
+        Returns:
+            The status of the MLflow run then.
+        """
+        status = str(run.info.status)
+        if made_by is None or made_by.status not in ENDINGS:
+            return status
+        ending = RunStatus.to_string(ENDINGS[made_by.status])
+        if status != ending:
             with reaching(self.url):
                 self.client.set_terminated(run.info.run_id, ending)
-            settled[run.info.run_id] = ending
-        return settled
+        return ending
 
     def trained(self, model: str, fingerprint: str) -> Run | None:
         """The newest run that trained a model from exactly this, to the end."""
@@ -314,6 +322,11 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
     def version_link(self, model: str, version: str) -> str:
         """The page of a registered version."""
         return f"{self.url}/#/models/{model}/versions/{version}"
+
+
+def dagster_run(run: Run) -> str:
+    """The id of the Dagster run that an MLflow run belongs to; empty when it belongs to none."""
+    return str(run.data.tags.get(DAGSTER_RUN, ""))
 
 
 @contextmanager
