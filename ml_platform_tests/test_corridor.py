@@ -23,7 +23,7 @@ from ml_platform.modeling.drift.decision import State
 from ml_platform.modeling.spec import ModelSpec, QualityPolicy
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.serving import LocalServing
-from ml_platform.resources.tracking import CHAMPION, REFUSED
+from ml_platform.resources.tracking import CHAMPION, DAGSTER_RUN, REFUSED
 from ml_platform.resources.unavailable import UnavailableError
 from ml_platform.serving.prediction_table import Prediction, PredictionTable
 from ml_platform_tests.platform import Platform
@@ -104,6 +104,9 @@ def test_mlflow_has_everything_a_person_needs_to_judge_a_run(refreshed: Platform
     run = client.get_run(champion.run_id)
     model = mlflow.models.get_model_info(f"models:/{LOANS}@champion")
 
+    at, _, made_by = run.info.run_name.rpartition(" ")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(f"{at}+00:00")) < timedelta(hours=1)
+    assert made_by == run.data.tags[DAGSTER_RUN][:8]
     assert run.data.params["seed"] == str(refreshed.spec(LOANS).seed)
     assert "holdout_roc_auc" in run.data.metrics
     assert {a.path for a in client.list_artifacts(champion.run_id, "plots")} >= {

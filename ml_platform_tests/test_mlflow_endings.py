@@ -32,7 +32,7 @@ EXPERIMENT = os.environ["EXPERIMENT"]
 
 @dg.asset
 def trained(context: dg.AssetExecutionContext, tracking: ExperimentTracking) -> None:
-    with tracking.training_run(context, EXPERIMENT) as mlflow:
+    with tracking.training_run(context, EXPERIMENT, "a training") as mlflow:
         mlflow.log_metric("score", 1.0)
         if os.environ["FAIL_IN"] == "trained":
             raise ValueError("in training")
@@ -134,6 +134,7 @@ def test_a_run_stays_with_a_refresh_under_way_and_goes_on_with_the_next_when_tha
     assert company.arrive(platform.settings.source_url, MODEL, 20, datetime.now(UTC)) == 20
     killed = refresh_and_die(platform.instance, platform.settings.as_environment(), MODEL, "evaluation")
     run_id = _newest(platform)
+    named = platform.tracking.run(run_id).info.run_name
 
     assert platform.refresh(MODEL).success
     while_under_way = _ending(platform, run_id)
@@ -143,6 +144,8 @@ def test_a_run_stays_with_a_refresh_under_way_and_goes_on_with_the_next_when_tha
     again = platform.refresh(MODEL)
     platform.tracking.settle(platform.instance)
 
+    assert platform.tracking.run(run_id).info.run_name == named
+    assert named.endswith(f" {killed[:8]}")
     assert while_under_way == ("RUNNING", killed)
     assert when_noticed == ("FAILED", killed)
     assert _ending(platform, run_id) == ("FINISHED", again.run_id)

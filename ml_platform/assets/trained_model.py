@@ -75,7 +75,8 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
                 run = _claimed(context, tracking, spec, earlier)
             else:
                 recipe = pin_training(pins, spec, material, files)
-                run = _trained(context, tracking, code, material, bundles.path, recipe)
+                name = f"{clock.now():%Y-%m-%d %H:%M} {context.run.run_id[:8]}"
+                run = _trained(context, tracking, code, material, bundles.path, recipe, name)
         return _result(tracking, run, features, material.split, source)
 
     return trained_model
@@ -96,9 +97,10 @@ def _trained(
     material: Material,
     bundles: Path,
     recipe: str,
+    name: str,
 ) -> Run:
     """Train and log a new MLflow run."""
-    with tracking.training_run(context, code.spec.name) as mlflow:
+    with tracking.training_run(context, code.spec.name, name) as mlflow:
         candidate = train(code, material, bundles)
         log_training(mlflow, code.spec, material, candidate, bundles, recipe)
         run_id = mlflow.active_run().info.run_id
@@ -116,7 +118,7 @@ def _claimed(context: dg.AssetExecutionContext, tracking: ExperimentTracking, sp
     is_anothers = made_by is not None and not made_by.is_finished and made_by.run_id != context.run.run_id
     if is_anothers or tracking.end(run, made_by) == FINISHED:
         return run
-    with tracking.training_run(context, spec.name, resume=run.info.run_id):
+    with tracking.training_run(context, spec.name, run.info.run_name, resume=run.info.run_id):
         return run
 
 

@@ -19,6 +19,7 @@ from mlflow.entities import Run, RunStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from ml_platform.modeling.promotion import Release
 from ml_platform.resources.unavailable import UnavailableError
@@ -82,11 +83,19 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         return _client(self.url)
 
     @contextmanager
-    def training_run(self, context: dg.AssetExecutionContext, experiment: str, resume: str = "") -> Iterator[Any]:
+    def training_run(
+        self, context: dg.AssetExecutionContext, experiment: str, name: str, resume: str = ""
+    ) -> Iterator[Any]:
         """dagster-mlflow's resource with its run open; afterwards the run still says RUNNING.
 
         dagster-mlflow leaves the run to MLflow's exit handler, which calls a failed run FINISHED. Here it is closed as
         RUNNING, and `settle` gives it the ending of its Dagster run, whichever process that ended in.
+
+        Args:
+            context: of the room.
+            experiment: where a new run is made.
+            name: what the run is called; dagster-mlflow names it, one that it resumes too, after the Dagster job.
+            resume: the id of a run to go on with.
         """
         from dagster_mlflow import mlflow_tracking  # noqa: PLC0415 - 3 s
 
@@ -104,6 +113,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         ) as resources:
             mlflow = resources.mlflow
             try:
+                mlflow.set_tag(MLFLOW_RUN_NAME, name)
                 yield mlflow
             except dg.DagsterExecutionInterruptedError:
                 mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
