@@ -30,7 +30,7 @@ from ml_platform.resources.tracking import (
     ExperimentTracking,
     dagster_run,
 )
-from ml_platform.resources.training_log import PLOTS, log_training
+from ml_platform.resources.training_log import PLOTS, Origin, log_rows, log_training
 
 SOURCE_CODE = "source_code"
 
@@ -75,8 +75,9 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
                 run = _claimed(context, tracking, spec, earlier)
             else:
                 recipe = pin_training(pins, spec, material, files)
+                origin = Origin(table=features.table, root=datasets.root, recipe=recipe)
                 name = f"{clock.now():%Y-%m-%d %H:%M} {context.run.run_id[:8]}"
-                run = _trained(context, tracking, code, material, bundles.path, recipe, name)
+                run = _trained(context, tracking, code, material, bundles.path, origin, name)
         return _result(tracking, run, features, material.split, source)
 
     return trained_model
@@ -96,13 +97,14 @@ def _trained(
     code: ModelCode,
     material: Material,
     bundles: Path,
-    recipe: str,
+    origin: Origin,
     name: str,
 ) -> Run:
     """Train and log a new MLflow run."""
     with tracking.training_run(context, code.spec.name, name) as mlflow:
+        log_rows(mlflow, tracking, code, material, origin)
         candidate = train(code, material, bundles)
-        log_training(mlflow, code.spec, material, candidate, bundles, recipe)
+        log_training(mlflow, code.spec, material, candidate, bundles, origin.recipe)
         run_id = mlflow.active_run().info.run_id
     return tracking.run(run_id)
 

@@ -1,7 +1,7 @@
 """Experiment tracking and registry: the door to MLflow, whose runs end as the Dagster runs they belong to."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import DatasetInput, Run, RunStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -32,6 +32,7 @@ REVISION = "ml_platform.code_revision"
 SPLIT = "ml_platform.split"
 ENGINE = "ml_platform.engine"
 RECIPE = "ml_platform.recipe"
+TABLE, TABLE_VERSION = "ml_platform.table", "ml_platform.table_version"
 MODEL_URI = "ml_platform.model_uri"
 REFUSED = "ml_platform.refused"
 WAITING = "ml_platform.waiting"
@@ -170,6 +171,11 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         with reaching(self.url):
             for name, value in metrics.items():
                 self.client.log_metric(run_id, name, value)
+
+    def log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+        """Add datasets to those that a run used."""
+        with reaching(self.url):
+            self.client.log_inputs(run_id, list(datasets))
 
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """An artifact of a run, on disk below `folder`."""
