@@ -26,8 +26,14 @@ MOMENTS: Mapping[str, tuple[str, str, str]] = {
 """The step of each room after which its work is done but nobody knows yet: the hardest moment to die in."""
 
 
-def refresh_and_die(instance: dg.DagsterInstance, environment: Mapping[str, str], model: str, room: str) -> str:
-    """Start a refresh that kills its own process in a room.
+def refresh_and_die(
+    instance: dg.DagsterInstance,
+    environment: Mapping[str, str],
+    model: str,
+    room: str,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Start a refresh, with these tags, that kills its own process in a room.
 
     Returns:
         The Dagster run id; the run still says STARTED.
@@ -35,7 +41,9 @@ def refresh_and_die(instance: dg.DagsterInstance, environment: Mapping[str, str]
     before = {run.run_id for run in instance.get_runs()}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "ml_platform.definitions"])
-    process = context.Process(target=_refresh, args=(instance.get_ref(), dict(environment), model, room))
+    process = context.Process(
+        target=_refresh, args=(instance.get_ref(), dict(environment), model, room, dict(tags or {}))
+    )
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL, f"the run in {room} was not killed: {process.exitcode}"
@@ -43,7 +51,7 @@ def refresh_and_die(instance: dg.DagsterInstance, environment: Mapping[str, str]
     return run_id
 
 
-def _refresh(ref: InstanceRef, environment: dict[str, str], model: str, room: str) -> None:
+def _refresh(ref: InstanceRef, environment: dict[str, str], model: str, room: str, tags: dict[str, str]) -> None:
     os.environ |= environment
     from ml_platform import settings  # noqa: PLC0415 - reads the environment just set
     from ml_platform.definitions import definitions_for  # noqa: PLC0415
@@ -53,7 +61,10 @@ def _refresh(ref: InstanceRef, environment: dict[str, str], model: str, room: st
     defs = definitions_for((of_catalogue(model),), settings.load())
     with dg.DagsterInstance.from_ref(ref) as instance:
         defs.resolve_job_def(REFRESH).execute_in_process(
-            instance=instance, asset_selection=[dg.AssetKey([model, name]) for name in ROOMS], raise_on_error=False
+            instance=instance,
+            asset_selection=[dg.AssetKey([model, name]) for name in ROOMS],
+            tags=tags,
+            raise_on_error=False,
         )
 
 

@@ -1,5 +1,6 @@
 """The corridor: from a table to live answers, what each room leaves behind, and how each one says no."""
 
+import json
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -13,17 +14,21 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+from mlflow.entities import Dataset, Run
 
 from ml_platform.assets import room as rooms
 from ml_platform.automation.jobs import DRIFT, PERFORMANCE, SYNC
 from ml_platform.local import company
 from ml_platform.modeling import bundle, gate, performance
+from ml_platform.modeling.candidate import prepare
 from ml_platform.modeling.decisions import Kind, Outcome
 from ml_platform.modeling.drift.decision import State
 from ml_platform.modeling.spec import ModelSpec, QualityPolicy
+from ml_platform.modeling.training import ModelCode
 from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.serving import LocalServing
-from ml_platform.resources.tracking import CHAMPION, REFUSED
+from ml_platform.resources.tracking import CHAMPION, DAGSTER_RUN, REFUSED
+from ml_platform.resources.training_log import Origin, log_rows
 from ml_platform.resources.unavailable import UnavailableError
 from ml_platform.serving.prediction_table import Prediction, PredictionTable
 from ml_platform_tests.platform import Platform
@@ -104,6 +109,9 @@ def test_mlflow_has_everything_a_person_needs_to_judge_a_run(refreshed: Platform
     run = client.get_run(champion.run_id)
     model = mlflow.models.get_model_info(f"models:/{LOANS}@champion")
 
+    at, _, made_by = run.info.run_name.rpartition(" ")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(f"{at}+00:00")) < timedelta(hours=1)
+    assert made_by == run.data.tags[DAGSTER_RUN][:8]
     assert run.data.params["seed"] == str(refreshed.spec(LOANS).seed)
     assert "holdout_roc_auc" in run.data.metrics
     assert {a.path for a in client.list_artifacts(champion.run_id, "plots")} >= {
@@ -113,6 +121,59 @@ def test_mlflow_has_everything_a_person_needs_to_judge_a_run(refreshed: Platform
     assert {"ml_platform.data_version", "ml_platform.code_revision", "ml_platform.bundle"} <= run.data.tags.keys()
     assert model.signature is not None
     assert model.saved_input_example_info is not None
+
+
+def test_mlflow_names_the_table_and_its_version_that_a_run_used(refreshed: Platform) -> None:
+    """The rows trained on and the held-out ones are datasets of their own; the run is found by them."""
+    client = refreshed.tracking.client
+    champion = refreshed.tracking.version_with_alias(LOANS, CHAMPION)
+    assert champion is not None
+    run = client.get_run(champion.run_id)
+    table, version = run.data.tags["ml_platform.table"], int(run.data.tags["ml_platform.table_version"])
+    used = _datasets(run)
+    rows = {context: json.loads(data.profile or "")["num_rows"] for context, data in used.items()}
+
+    stored = DatasetStore(root=refreshed.settings.datasets).read(table, version)
+    assert used.keys() == {"training", "evaluation"}
+    assert {data.name for data in used.values()} == {table} == {f"{LOANS}/features"}
+    assert rows["training"] == int(run.data.params["rows_trained"])
+    assert rows["evaluation"] == run.data.metrics["rows_held_out"]
+    assert sum(rows.values()) == stored["label"].count()
+    for data in used.values():
+        source = mlflow.data.get_source(data).to_dict()
+        assert source["path"] == f"{refreshed.settings.datasets}/{table}"
+        assert json.loads(data.source)["delta_table_version"] == version
+        columns = json.loads(data.schema or "")["mlflow_colspec"]
+        assert {c["name"]: c["type"] for c in columns} == {name: str(kind) for name, kind in stored.schema.items()}
+    assert used["training"].digest == f"v{version}-{run.data.tags['ml_platform.data_version'][:16]}"
+    assert used["evaluation"].digest != used["training"].digest
+    wanted = f"dataset.name = '{table}' and dataset.digest = '{used['training'].digest}'"
+    assert champion.run_id in {r.info.run_id for r in client.search_runs([run.info.experiment_id], wanted)}
+
+
+def test_mlflow_never_hears_the_password_of_an_object_store(refreshed: Platform) -> None:
+    """Wherever the datasets are."""
+    datasets, code = DatasetStore(root=refreshed.settings.datasets), ModelCode.of(refreshed.spec(LOANS))
+    features, validated = datasets.latest(f"{LOANS}/features"), datasets.latest(f"{LOANS}/validated_data")
+    assert features
+    assert validated
+    material = prepare(code, datasets.read(features.name), datasets.read(validated.name))
+    mlflow.set_tracking_uri(refreshed.settings.mlflow_url)
+    mlflow.set_experiment("elsewhere")
+
+    with mlflow.start_run() as run:
+        origin = Origin(table=features, root="s3://key:secret@bucket/datasets", recipe="")
+        log_rows(mlflow, refreshed.tracking, code, material, origin)
+
+    used = _datasets(refreshed.tracking.run(run.info.run_id))
+    paths = {json.loads(data.source)["path"] for data in used.values()}
+    assert paths == {f"s3://key@bucket/datasets/{LOANS}/features"}
+
+
+def _datasets(run: Run) -> dict[str, Dataset]:
+    """What an MLflow run used, by what for."""
+    assert run.inputs
+    return {used.tags[0].value: used.dataset for used in run.inputs.dataset_inputs}
 
 
 @pytest.mark.parametrize("model", [LOANS, STUDENTS])

@@ -3,14 +3,21 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from ml_platform.resources.tracking import DAGSTER_RUN
+from ml_platform.assets.room import AS_OF
+from ml_platform.local import company
+from ml_platform.resources.tracking import CHALLENGER, CHAMPION, DAGSTER_RUN
+from ml_platform_tests.killing import refresh_and_die
 from ml_platform_tests.platform import Platform
 
+MODEL = "student_dropout"
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
 JOB = '''
 """A training room and a room after it, each in a process of its own."""
 
@@ -25,7 +32,7 @@ EXPERIMENT = os.environ["EXPERIMENT"]
 
 @dg.asset
 def trained(context: dg.AssetExecutionContext, tracking: ExperimentTracking) -> None:
-    with tracking.training_run(context, EXPERIMENT) as mlflow:
+    with tracking.training_run(context, EXPERIMENT, "a training") as mlflow:
         mlflow.log_metric("score", 1.0)
         if os.environ["FAIL_IN"] == "trained":
             raise ValueError("in training")
@@ -92,3 +99,88 @@ def _status(platform: Platform, fail_in: str, dagster_run: str) -> str:
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.data.tags[DAGSTER_RUN] == dagster_run
     return str(found.info.status)
+
+
+@pytest.mark.parametrize(
+    ("lost", "tags", "room"),
+    [
+        ((CHAMPION, CHALLENGER), {}, "evaluation"),
+        ((CHAMPION,), {}, "image"),
+        ((), {AS_OF: TOMORROW}, "evaluation"),
+    ],
+    ids=["the same rows", "a winner that is not live", "the same rows as of a day"],
+)
+def test_the_run_of_a_green_refresh_is_finished_whatever_becomes_of_one_that_meets_it(
+    platform: Platform, lost: Sequence[str], tags: Mapping[str, str], room: str
+) -> None:
+    """The sensor has not come by yet; the second refresh finds the same training, and is killed after that."""
+    made_by = _refreshed_with_new_rows(platform)
+    run_id = _newest(platform)
+    assert _ending(platform, run_id) == ("RUNNING", made_by)
+    _forget(platform, lost)
+
+    killed = refresh_and_die(platform.instance, platform.settings.as_environment(), MODEL, room, tags)
+
+    assert _ending(platform, run_id) == ("FINISHED", made_by)
+    _notice_the_death(platform, killed)
+    assert run_id not in platform.tracking.settle(platform.instance)
+    assert _ending(platform, run_id) == ("FINISHED", made_by)
+    assert _newest(platform) == run_id
+
+
+def test_a_run_stays_with_a_refresh_under_way_and_goes_on_with_the_next_when_that_one_died(platform: Platform) -> None:
+    """Nobody can tell a refresh that is slow from one whose death was not noticed yet."""
+    _forget(platform, (CHAMPION, CHALLENGER))
+    assert company.arrive(platform.settings.source_url, MODEL, 20, datetime.now(UTC)) == 20
+    killed = refresh_and_die(platform.instance, platform.settings.as_environment(), MODEL, "evaluation")
+    run_id = _newest(platform)
+    named = platform.tracking.run(run_id).info.run_name
+
+    assert platform.refresh(MODEL).success
+    while_under_way = _ending(platform, run_id)
+    _notice_the_death(platform, killed)
+    platform.tracking.settle(platform.instance)
+    when_noticed = _ending(platform, run_id)
+    again = platform.refresh(MODEL)
+    platform.tracking.settle(platform.instance)
+
+    assert platform.tracking.run(run_id).info.run_name == named
+    assert named.endswith(f" {killed[:8]}")
+    assert while_under_way == ("RUNNING", killed)
+    assert when_noticed == ("FAILED", killed)
+    assert _ending(platform, run_id) == ("FINISHED", again.run_id)
+    assert _newest(platform) == run_id
+
+
+def _refreshed_with_new_rows(platform: Platform) -> str:
+    """A green refresh that trained and went live; its Dagster run."""
+    _forget(platform, (CHAMPION, CHALLENGER))
+    assert company.arrive(platform.settings.source_url, MODEL, 20, datetime.now(UTC)) == 20
+    done = platform.refresh(MODEL)
+    assert done.success
+    return done.run_id
+
+
+def _forget(platform: Platform, aliases: Sequence[str]) -> None:
+    for alias in aliases if platform.tracking.aliases().get(MODEL) else ():
+        platform.tracking.client.delete_registered_model_alias(MODEL, alias)
+
+
+def _newest(platform: Platform) -> str:
+    """The MLflow run that began last."""
+    experiment = platform.tracking.client.get_experiment_by_name(MODEL)
+    assert experiment is not None
+    return str(platform.tracking.client.search_runs([experiment.experiment_id], max_results=1)[0].info.run_id)
+
+
+def _ending(platform: Platform, run_id: str) -> tuple[str, str]:
+    """The status of an MLflow run, and the Dagster run it belongs to."""
+    run = platform.tracking.run(run_id)
+    return run.info.status, run.data.tags[DAGSTER_RUN]
+
+
+def _notice_the_death(platform: Platform, dagster_run: str) -> None:
+    """What run monitoring does when a run's process is gone."""
+    run = platform.instance.get_run_by_id(dagster_run)
+    assert run is not None
+    platform.instance.report_run_failed(run, "its process was killed")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import msgspec
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import Run
 
 from ml_platform.assets.room import BY, SOMEBODY, TRIGGER, patiently, room
 from ml_platform.modeling import drawing, governor, source_code
@@ -20,11 +20,19 @@ from ml_platform.resources.datasets import DatasetStore
 from ml_platform.resources.ledger import DecisionLedger
 from ml_platform.resources.pins import PinStore, pin_training
 from ml_platform.resources.products import Features, TrainedModel
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, REVISION, SPLIT, ExperimentTracking
-from ml_platform.resources.training_log import PLOTS, log_training
+from ml_platform.resources.tracking import (
+    DATA_VERSION,
+    DIGEST,
+    ENGINE,
+    FINISHED,
+    REVISION,
+    SPLIT,
+    ExperimentTracking,
+    dagster_run,
+)
+from ml_platform.resources.training_log import PLOTS, Origin, log_rows, log_training
 
 SOURCE_CODE = "source_code"
-FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 
 
 def build(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -67,7 +75,9 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
                 run = _claimed(context, tracking, spec, earlier)
             else:
                 recipe = pin_training(pins, spec, material, files)
-                run = _trained(context, tracking, code, material, bundles.path, recipe)
+                origin = Origin(table=features.table, root=datasets.root, recipe=recipe)
+                name = f"{clock.now():%Y-%m-%d %H:%M} {context.run.run_id[:8]}"
+                run = _trained(context, tracking, code, material, bundles.path, origin, name)
         return _result(tracking, run, features, material.split, source)
 
     return trained_model
@@ -87,21 +97,30 @@ def _trained(
     code: ModelCode,
     material: Material,
     bundles: Path,
-    recipe: str,
+    origin: Origin,
+    name: str,
 ) -> Run:
     """Train and log a new MLflow run."""
-    with tracking.training_run(context, code.spec.name) as mlflow:
+    with tracking.training_run(context, code.spec.name, name) as mlflow:
+        log_rows(mlflow, tracking, code, material, origin)
         candidate = train(code, material, bundles)
-        log_training(mlflow, code.spec, material, candidate, bundles, recipe)
+        log_training(mlflow, code.spec, material, candidate, bundles, origin.recipe)
         run_id = mlflow.active_run().info.run_id
     return tracking.run(run_id)
 
 
 def _claimed(context: dg.AssetExecutionContext, tracking: ExperimentTracking, spec: ModelSpec, run: Run) -> Run:
-    """A complete run of an earlier, unfinished Dagster run now belongs to this one, and ends as this one does."""
+    """A complete run whose Dagster run failed now belongs to this one, and ends as this one does.
+
+    One whose Dagster run succeeded is FINISHED; one whose Dagster run is under way ends as that one does.
+    """
     if run.info.status == FINISHED:
         return run
-    with tracking.training_run(context, spec.name, resume=run.info.run_id):
+    made_by = context.instance.get_run_by_id(dagster_run(run))
+    is_anothers = made_by is not None and not made_by.is_finished and made_by.run_id != context.run.run_id
+    if is_anothers or tracking.end(run, made_by) == FINISHED:
+        return run
+    with tracking.training_run(context, spec.name, run.info.run_name, resume=run.info.run_id):
         return run
 
 

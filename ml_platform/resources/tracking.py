@@ -1,7 +1,7 @@
 """Experiment tracking and registry: the door to MLflow, whose runs end as the Dagster runs they belong to."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +15,11 @@ from typing import Any
 import dagster as dg
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import DatasetInput, Run, RunStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from ml_platform.modeling.promotion import Release
 from ml_platform.resources.unavailable import UnavailableError
@@ -31,12 +32,14 @@ REVISION = "ml_platform.code_revision"
 SPLIT = "ml_platform.split"
 ENGINE = "ml_platform.engine"
 RECIPE = "ml_platform.recipe"
+TABLE, TABLE_VERSION = "ml_platform.table", "ml_platform.table_version"
 MODEL_URI = "ml_platform.model_uri"
 REFUSED = "ml_platform.refused"
 WAITING = "ml_platform.waiting"
 RELEASED_BY, RELEASED_BECAUSE = "ml_platform.released_by", "ml_platform.released_because"
 REGISTERED_AT = "ml_platform.registered_at"
 CHALLENGER, CHAMPION = "challenger", "champion"
+RUNNING, FINISHED = RunStatus.to_string(RunStatus.RUNNING), RunStatus.to_string(RunStatus.FINISHED)
 ENDINGS = {
     dg.DagsterRunStatus.SUCCESS: RunStatus.FINISHED,
     dg.DagsterRunStatus.FAILURE: RunStatus.FAILED,
@@ -81,11 +84,19 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         return _client(self.url)
 
     @contextmanager
-    def training_run(self, context: dg.AssetExecutionContext, experiment: str, resume: str = "") -> Iterator[Any]:
+    def training_run(
+        self, context: dg.AssetExecutionContext, experiment: str, name: str, resume: str = ""
+    ) -> Iterator[Any]:
         """dagster-mlflow's resource with its run open; afterwards the run still says RUNNING.
 
         dagster-mlflow leaves the run to MLflow's exit handler, which calls a failed run FINISHED. Here it is closed as
         RUNNING, and `settle` gives it the ending of its Dagster run, whichever process that ended in.
+
+        Args:
+            context: of the room.
+            experiment: where a new run is made.
+            name: what the run is called; dagster-mlflow names it, one that it resumes too, after the Dagster job.
+            resume: the id of a run to go on with.
         """
         from dagster_mlflow import mlflow_tracking  # noqa: PLC0415 - 3 s
 
@@ -103,6 +114,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         ) as resources:
             mlflow = resources.mlflow
             try:
+                mlflow.set_tag(MLFLOW_RUN_NAME, name)
                 yield mlflow
             except dg.DagsterExecutionInterruptedError:
                 mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
@@ -110,7 +122,7 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
             except BaseException:
                 mlflow.end_run(RunStatus.to_string(RunStatus.FAILED))
                 raise
-            mlflow.end_run(RunStatus.to_string(RunStatus.RUNNING))
+            mlflow.end_run(RUNNING)
 
     def settle(self, instance: dg.DagsterInstance) -> dict[str, str]:
         """Give every open MLflow run the ending of its Dagster run, if that has ended.
@@ -121,16 +133,23 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         with reaching(self.url):
             experiments = [e.experiment_id for e in self.client.search_experiments()]
             found = self.client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=200)
-        settled = {}
-        for run in found:
-            dagster_run = instance.get_run_by_id(run.data.tags.get(DAGSTER_RUN, ""))
-            if dagster_run is None or dagster_run.status not in ENDINGS:
-                continue
-            ending = RunStatus.to_string(ENDINGS[dagster_run.status])
+        statuses = {run.info.run_id: self.end(run, instance.get_run_by_id(dagster_run(run))) for run in found}
+        return {run_id: status for run_id, status in statuses.items() if status != RUNNING}
+
+    def end(self, run: Run, made_by: dg.DagsterRun | None) -> str:
+        """Give an MLflow run the ending of its Dagster run, if that is known and has ended.
+
+        Returns:
+            The status of the MLflow run then.
+        """
+        status = str(run.info.status)
+        if made_by is None or made_by.status not in ENDINGS:
+            return status
+        ending = RunStatus.to_string(ENDINGS[made_by.status])
+        if status != ending:
             with reaching(self.url):
                 self.client.set_terminated(run.info.run_id, ending)
-            settled[run.info.run_id] = ending
-        return settled
+        return ending
 
     def trained(self, model: str, fingerprint: str) -> Run | None:
         """The newest run that trained a model from exactly this, to the end."""
@@ -152,6 +171,11 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
         with reaching(self.url):
             for name, value in metrics.items():
                 self.client.log_metric(run_id, name, value)
+
+    def log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+        """Add datasets to those that a run used."""
+        with reaching(self.url):
+            self.client.log_inputs(run_id, list(datasets))
 
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """An artifact of a run, on disk below `folder`."""
@@ -314,6 +338,11 @@ class ExperimentTracking(dg.ConfigurableResource[None]):
     def version_link(self, model: str, version: str) -> str:
         """The page of a registered version."""
         return f"{self.url}/#/models/{model}/versions/{version}"
+
+
+def dagster_run(run: Run) -> str:
+    """The id of the Dagster run that an MLflow run belongs to; empty when it belongs to none."""
+    return str(run.data.tags.get(DAGSTER_RUN, ""))
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """The training log: everything an MLflow run needs for a person to judge a model, and for the platform to serve it."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import polars as pl
+from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from ml_platform.modeling import drawing, pictures
 from ml_platform.modeling.answers import as_table
@@ -14,13 +18,87 @@ from ml_platform.modeling.conversion import Converted
 from ml_platform.modeling.drift.profile import EVENT_TIME, thinned
 from ml_platform.modeling.scoring import score
 from ml_platform.modeling.spec import ModelSpec
+from ml_platform.modeling.training import ModelCode, fingerprint
+from ml_platform.resources.datasets import TableVersion
 from ml_platform.resources.logged_model import log_bundle
 from ml_platform.resources.revision import code_revision
-from ml_platform.resources.tracking import DATA_VERSION, DIGEST, ENGINE, FINGERPRINT, MODEL_URI, RECIPE, REVISION, SPLIT
+from ml_platform.resources.tracking import (
+    DATA_VERSION,
+    DIGEST,
+    ENGINE,
+    FINGERPRINT,
+    MODEL_URI,
+    RECIPE,
+    REVISION,
+    SPLIT,
+    TABLE,
+    TABLE_VERSION,
+    ExperimentTracking,
+)
 
 PLOTS, PIPELINE = "plots", "pipeline.skops"
 REFERENCE, ANSWERS = "reference.parquet", "reference_answers.parquet"
 LONGEST_PARAMETER = 500
+# MLflow takes 36 characters, the version included.
+DIGEST_DIGITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a training starts from: a version of the features table, the datasets' root, the hash of its recipe."""
+
+    table: TableVersion
+    root: str
+    recipe: str
+
+
+def log_rows(
+    mlflow: Any,  # dagster-mlflow's resource
+    tracking: ExperimentTracking,
+    code: ModelCode,
+    material: Material,
+    origin: Origin,
+) -> None:
+    """Log the rows to train on and the held-out ones as datasets that the open run used, and their table as tags."""
+    held_out, _ = fingerprint(code, material.table.filter(material.judged))
+    datasets = [
+        _dataset("training", material.data_version, int(material.train.sum()), material.table, origin),
+        _dataset("evaluation", held_out, int(material.judged.sum()), material.table, origin),
+    ]
+    tracking.log_datasets(mlflow.active_run().info.run_id, datasets)
+    mlflow.set_tags({TABLE: origin.table.name, TABLE_VERSION: origin.table.version})
+
+
+def _dataset(context: str, data_version: str, rows: int, frame: pl.DataFrame, origin: Origin) -> DatasetInput:
+    """Some rows of the features table, as MLflow's page and its own kinds of datasets describe them.
+
+    The digest names the version too: MLflow shows what it was told first of a name and digest.
+    """
+    table = origin.table
+    source = {"path": _without_password(f"{origin.root}/{table.name}"), "delta_table_version": table.version}
+    columns = [
+        {"name": name, "type": str(dtype), "required": not frame[name].has_nulls()}
+        for name, dtype in frame.schema.items()
+    ]
+    profile = {"num_rows": rows, "num_elements": rows * frame.width, "table_rows": table.rows}
+    dataset = Dataset(
+        name=table.name,
+        digest=f"v{table.version}-{data_version[:DIGEST_DIGITS]}",
+        source_type="delta_table",
+        source=msgspec.json.encode(source).decode(),
+        schema=msgspec.json.encode({"mlflow_colspec": columns}).decode(),
+        profile=msgspec.json.encode(profile).decode(),
+    )
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])
+
+
+def _without_password(address: str) -> str:
+    """A folder, or a URL without what opens it, which may stand in the query as well."""
+    if "://" not in address:
+        return address
+    parts = urlsplit(address)
+    login, at, host = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, f"{login.partition(':')[0]}{at}{host}", parts.path, "", ""))
 
 
 def log_training(
