@@ -30,7 +30,7 @@ from ml_platform.resources.products import Pulled, RawData, TrainedModel
 from ml_platform.resources.serving import LocalServing
 from ml_platform.resources.source import SourceDatabase
 from ml_platform.resources.tracking import CHALLENGER, CHAMPION, DATA_VERSION, REVISION, ExperimentTracking
-from ml_platform.resources.training_log import log_training
+from ml_platform.resources.training_log import Origin, log_rows, log_training
 from ml_platform.settings import Settings
 
 
@@ -98,6 +98,8 @@ class Refresh:
         mlflow.set_experiment(self.spec.name)
         with mlflow.start_run() as run:
             recipe = pin_training(self.pins, self.spec, material, source_code.files(self.spec))
+            origin = Origin(table=features, root=self.datasets.root, recipe=recipe)
+            log_rows(mlflow, self.tracking, self.code, material, origin)
             candidate = train(self.code, material, self.bundles.path)
             log_training(mlflow, self.spec, material, candidate, self.bundles.path, recipe)
         return TrainedModel(

@@ -58,9 +58,10 @@ def build(spec: ModelSpec) -> dg.AssetsDefinition:
             )
             decision = judged.decision
             context.log.info(decision.reason)
-            found = _scores(judged)[CHALLENGER]
-            tracking.log_metrics(trained_model.run_id, {f"gate_{k}": v for k, v in found.items()})
             if not trained_model.as_of:
+                # A past week may have been trained before, by a champion: what that promised stays as it was.
+                found = _scores(judged)[CHALLENGER]
+                tracking.log_metrics(trained_model.run_id, {f"gate_{k}": v for k, v in found.items()})
                 ledger.record(_entry(spec, context, trained_model, decision, clock))
         return _result(trained_model, won=decision.won, reason=decision.reason, metadata=_metadata(spec, judged))
 
