@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -17,7 +17,6 @@ from ml_platform_tests.killing import refresh_and_die
 from ml_platform_tests.platform import Platform
 
 MODEL = "student_dropout"
-TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
 JOB = '''
 """A training room and a room after it, each in a process of its own."""
 
@@ -102,22 +101,19 @@ def _status(platform: Platform, fail_in: str, dagster_run: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("lost", "tags", "room"),
-    [
-        ((CHAMPION, CHALLENGER), {}, "evaluation"),
-        ((CHAMPION,), {}, "image"),
-        ((), {AS_OF: TOMORROW}, "evaluation"),
-    ],
-    ids=["the same rows", "a winner that is not live", "the same rows as of a day"],
+    ("lost", "looks_back", "room"),
+    [((CHAMPION, CHALLENGER), False, "evaluation"), ((CHAMPION,), False, "image"), ((), True, "image")],
+    ids=["the same rows", "a winner that is not live", "the same rows as of a moment"],
 )
 def test_the_run_of_a_green_refresh_is_finished_whatever_becomes_of_one_that_meets_it(
-    platform: Platform, lost: Sequence[str], tags: Mapping[str, str], room: str
+    platform: Platform, lost: Sequence[str], room: str, *, looks_back: bool
 ) -> None:
     """The sensor has not come by yet; the second refresh finds the same training, and is killed after that."""
     made_by = _refreshed_with_new_rows(platform)
     run_id = _newest(platform)
     assert _ending(platform, run_id) == ("RUNNING", made_by)
     _forget(platform, lost)
+    tags = {AS_OF: datetime.now(UTC).isoformat()} if looks_back else {}
 
     killed = refresh_and_die(platform.instance, platform.settings.as_environment(), MODEL, room, tags)
 

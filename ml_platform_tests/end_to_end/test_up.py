@@ -110,6 +110,7 @@ def test_env_makes_dagsters_own_commands_work(up: Up) -> None:
 
 def test_a_refresh_with_nothing_new_is_green_and_stops_before_registering(up: Up) -> None:
     """The command succeeds, the rooms after the evaluation are skipped, and the live version stays."""
+    up.type("refresh", MODEL)
     before = up.live()
 
     said = up.type("refresh", MODEL)
