@@ -102,7 +102,11 @@ def _status(platform: Platform, fail_in: str, dagster_run: str) -> str:
 
 @pytest.mark.parametrize(
     ("lost", "looks_back", "room"),
-    [((CHAMPION, CHALLENGER), False, "evaluation"), ((CHAMPION,), False, "image"), ((), True, "image")],
+    [
+        ((CHAMPION, CHALLENGER), False, "evaluation"),
+        ((CHAMPION,), False, "image"),
+        ((CHAMPION, CHALLENGER), True, "image"),
+    ],
     ids=["the same rows", "a winner that is not live", "the same rows as of a moment"],
 )
 def test_the_run_of_a_green_refresh_is_finished_whatever_becomes_of_one_that_meets_it(
