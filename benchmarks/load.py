@@ -11,7 +11,8 @@ model; ours and bare take turns, and the median counts. Nothing is waited for, s
 A tick is what the code server does when the daemon asks, through the same function: evaluate one sensor with its
 resources and the instance. The new-data and the drift sensor of every model are evaluated one after the other against
 an embedded PostgreSQL, which holds a table for each model, and Dagster's storage with a materialization of each
-raw_data and drift_report; the median of the rounds after the first counts. The last line is one JSON object.
+trained_model, pictures included, and drift_report; the median of the rounds after the first counts. The last line is
+one JSON object.
 """
 
 import argparse
@@ -23,11 +24,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import dagster as dg
+import msgspec
 import psycopg
 from dagster._core.definitions.repository_definition import RepositoryDefinition
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
@@ -38,20 +41,24 @@ from dagster._serdes import serialize_value
 
 from ml_platform import settings
 from ml_platform.assets.drift_report import DRIFTED
-from ml_platform.assets.raw_data import CURSOR, WATERMARK
 from ml_platform.definitions import definitions_for
 from ml_platform.local import services
 from ml_platform.local.postgres import EmbeddedPostgres
 from ml_platform.local.processes import free_port
 from ml_platform.modeling.spec import ModelSpec, PostgresTable, PromotionPolicy, Task
+from ml_platform.modeling.splitting import Split
+from ml_platform.resources.datasets import TableVersion
+from ml_platform.resources.products import PRODUCT, Pulled, TrainedModel
 from ml_platform.resources.source import SourceDatabase
 
 TICK_ROUNDS = 4
+PICTURES = "a picture " * 30_000
+"""As long as those of a training."""
 NOTHING_TO_DO = ("0 of 500 rows are new or changed", "the newest drift report is not drifted")
 FORK = multiprocessing.get_context("fork")
 
 Make = Callable[[int], dg.Definitions]
-Metadata = Mapping[str, str | bool | dg.TimestampMetadataValue]
+Metadata = Mapping[str, str | bool | dg.JsonMetadataValue]
 
 
 def specs(count: int) -> tuple[ModelSpec, ...]:
@@ -149,9 +156,15 @@ def fill(source_url: str, models: tuple[ModelSpec, ...], instance: dg.DagsterIns
             connection.execute(f"CREATE TABLE {table} AS {rows}; CREATE INDEX ON {table} (updated_at)".encode())
     for model in models:
         with SourceDatabase(url=source_url).pull(model.source, None) as pull:
-            pulled: Metadata = {CURSOR: pull.cursor.dumps(), WATERMARK: dg.TimestampMetadataValue(time.time())}
+            pulled = Pulled(cursor=pull.cursor.dumps(), watermark=datetime.now(UTC))
+        split, table = (
+            Split(column="id", share=0.2),
+            TableVersion(name=f"{model.name}/validated_data", version=1, rows=1),
+        )
+        product = TrainedModel(run_id="1", digest="1", split=split, validated=table, as_of=None, pulled=pulled)
+        trained: Metadata = {PRODUCT: dg.MetadataValue.json(msgspec.to_builtins(product)), "pictures": PICTURES}
         reported: Metadata = {DRIFTED: False}
-        for room, metadata in (("raw_data", pulled), ("drift_report", reported)):
+        for room, metadata in (("trained_model", trained), ("drift_report", reported)):
             instance.report_runless_asset_event(dg.AssetMaterialization([model.name, room], metadata=metadata))
 
 

@@ -66,11 +66,12 @@ def learned(instance: dg.DagsterInstance, spec: ModelSpec) -> tuple[int, Pulled]
     A pull that nothing was trained on has not been learned from: its run may have failed, or was of that room alone.
     Where nothing was trained yet, the newest pull counts; None where there is none.
     """
-    for record in instance.fetch_materializations(key(spec, "trained_model"), limit=LOOK_BACK).records:
-        product = metadata_of(record).get(PRODUCT)
-        pulled = msgspec.convert(product.value, TrainedModel).pulled if product else None
-        if pulled:
-            return record.storage_id, pulled
+    for limit in (1, LOOK_BACK):  # The newest tells nearly always, and each comes with all its pictures.
+        for record in instance.fetch_materializations(key(spec, "trained_model"), limit=limit).records:
+            product = metadata_of(record).get(PRODUCT)
+            pulled = msgspec.convert(product.value, TrainedModel).pulled if product else None
+            if pulled:
+                return record.storage_id, pulled
     newest = newest_pull(instance, spec)
     if newest is None:
         return None
