@@ -148,7 +148,7 @@ def compare(sizes: list[int], rounds: int) -> dict[str, dict[str, float]]:
 
 
 def fill(source_url: str, models: tuple[ModelSpec, ...], instance: dg.DagsterInstance) -> None:
-    """Each model has its table, a pull that is up to date with it, and a drift report."""
+    """Each model has its table, a training that knows all its rows, and a drift report."""
     with psycopg.connect(source_url, autocommit=True) as connection:
         for model in models:
             table = model.source.table
@@ -157,11 +157,9 @@ def fill(source_url: str, models: tuple[ModelSpec, ...], instance: dg.DagsterIns
     for model in models:
         with SourceDatabase(url=source_url).pull(model.source, None) as pull:
             pulled = Pulled(cursor=pull.cursor.dumps(), watermark=datetime.now(UTC))
-        split, table = (
-            Split(column="id", share=0.2),
-            TableVersion(name=f"{model.name}/validated_data", version=1, rows=1),
-        )
-        product = TrainedModel(run_id="1", digest="1", split=split, validated=table, as_of=None, pulled=pulled)
+        validated = TableVersion(name=f"{model.name}/validated_data", version=1, rows=1)
+        split = Split(column="id", share=0.2)
+        product = TrainedModel(run_id="1", digest="1", split=split, validated=validated, as_of=None, pulled=pulled)
         trained: Metadata = {PRODUCT: dg.MetadataValue.json(msgspec.to_builtins(product)), "pictures": PICTURES}
         reported: Metadata = {DRIFTED: False}
         for room, metadata in (("trained_model", trained), ("drift_report", reported)):
