@@ -19,7 +19,7 @@ SOMEBODY = "a person"
 TRIES = 4
 FIRST_WAIT_S = 2.0
 PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 12
-PRODUCT, CONTEXT = "result", "context"
+OUTPUT, CONTEXT = "result", "context"
 
 
 def room(
@@ -54,16 +54,13 @@ def room(
         name, parameters = function.__name__, _parameters(function)
         here, before = key(spec, name), {earlier: key(spec, earlier) for earlier in ([after] if after else beside)}
         op_name = here.to_python_identifier()
-        guards = {
-            f"{op_name}_{check}": dg.AssetCheckSpec(check, asset=here, blocking=True, description=what)
-            for check, what in (checks or {}).items()
-        }
+        guards = _guards(here, checks or {})
         op = dg.OpDefinition(
             _compute(function, after),
             name=op_name,
             description=description,
             ins={earlier: dg.In(parameters.get(earlier, dg.Nothing)) for earlier in before},
-            outs={PRODUCT: dg.Out(is_required=not may_stay_closed)}
+            outs={OUTPUT: dg.Out(is_required=not may_stay_closed)}
             | {guard: dg.Out(dagster_type=None) for guard in guards},
             required_resource_keys=parameters.keys() - {CONTEXT, after},
             tags=_container(spec, name),
@@ -81,13 +78,21 @@ def room(
         )
         return dg.AssetsDefinition(
             keys_by_input_name=before,
-            keys_by_output_name={PRODUCT: here},
+            keys_by_output_name={OUTPUT: here},
             node_def=op,
             specs=[shown],
             check_specs_by_output_name=guards,
         )
 
     return make
+
+
+def _guards(here: dg.AssetKey, checks: Mapping[str, str]) -> dict[str, dg.AssetCheckSpec]:
+    """The checks by the name of their output."""
+    return {
+        f"{here.to_python_identifier()}_{check}": dg.AssetCheckSpec(check, asset=here, blocking=True, description=what)
+        for check, what in checks.items()
+    }
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, type]:
