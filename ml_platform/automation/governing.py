@@ -72,6 +72,11 @@ def learned(instance: dg.DagsterInstance, spec: ModelSpec) -> tuple[int, Pulled]
             pulled = msgspec.convert(product.value, TrainedModel).pulled if product else None
             if pulled:
                 return record.storage_id, pulled
+    return pulled_last(instance, spec)
+
+
+def pulled_last(instance: dg.DagsterInstance, spec: ModelSpec) -> tuple[int, Pulled] | None:
+    """How far the source was read last, and the pull's number in the event log."""
     newest = newest_pull(instance, spec)
     if newest is None:
         return None
@@ -79,10 +84,14 @@ def learned(instance: dg.DagsterInstance, spec: ModelSpec) -> tuple[int, Pulled]
     return newest.storage_id, Pulled(cursor=str(metadata[CURSOR].value), watermark=moment(metadata.get(WATERMARK)))
 
 
-def newest_attempt(instance: dg.DagsterInstance, spec: ModelSpec) -> str:
-    """The newest refresh of the model that has ended, however it did."""
+def newest_attempt(instance: dg.DagsterInstance, spec: ModelSpec) -> tuple[str, bool]:
+    """The newest refresh of the model that has ended, and whether a room of it failed: then rows or code are wrong.
+
+    One that was killed has no room that failed.
+    """
     wanted = dg.RunsFilter(job_name=REFRESH, tags={MODEL: spec.name}, statuses=FINISHED_STATUSES)
-    return next((run.run_id for run in instance.get_runs(wanted, limit=1)), "none")
+    newest = next((run.run_id for run in instance.get_runs(wanted, limit=1)), None)
+    return newest or "none", bool(newest and instance.get_run_stats(newest).steps_failed)
 
 
 def fingerprints(

@@ -5,7 +5,15 @@ import dagster as dg
 from ml_platform.assets.drift_report import DRIFTED
 from ml_platform.assets.realised_performance import DEGRADED
 from ml_platform.assets.room import key
-from ml_platform.automation.governing import fingerprints, govern, is_under_way, learned, metadata_of, newest_attempt
+from ml_platform.automation.governing import (
+    fingerprints,
+    govern,
+    is_under_way,
+    learned,
+    metadata_of,
+    newest_attempt,
+    pulled_last,
+)
 from ml_platform.automation.jobs import REFRESH
 from ml_platform.automation.ticks import ThriftySensor
 from ml_platform.modeling.governor import Cause, Wish
@@ -13,6 +21,7 @@ from ml_platform.modeling.ingestion import Cursor
 from ml_platform.modeling.spec import ModelSpec
 from ml_platform.resources.clock import Clock
 from ml_platform.resources.ledger import DecisionLedger
+from ml_platform.resources.products import Pulled
 from ml_platform.resources.source import SourceDatabase
 from ml_platform.resources.tracking import ExperimentTracking
 from ml_platform.resources.unavailable import UnavailableError
@@ -24,7 +33,8 @@ SETTLE_EVERY_S = 10
 def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """Wishes for a refresh when enough rows are new or changed since the last training.
 
-    It wishes once: again only after a refresh that came to nothing.
+    It wishes once: again when as many have come since the last pull, or when the refresh that pulled them was killed.
+    One that failed in a room would only fail again.
     """
 
     def new_data(
@@ -35,13 +45,20 @@ def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.Senso
             return dg.SkipReason("never pulled; the first refresh is a person's or the schedule's")
         number, pulled = known
         try:
-            since = Cursor.loads(pulled.cursor)
-            rows = source.count_changed(spec.source, since, pulled.watermark, spec.retrain.new_rows)
+            rows = _changed(spec, source, pulled)
             if rows < spec.retrain.new_rows:
                 return dg.SkipReason(f"{rows} of {spec.retrain.new_rows} rows are new or changed")
+            last = pulled_last(context.instance, spec)
+            if last and _changed(spec, source, last[1]) >= spec.retrain.new_rows:
+                after = f"after pull {last[0]}"
+            else:
+                attempt, failed = newest_attempt(context.instance, spec)
+                if failed:
+                    return dg.SkipReason(f"the refresh {attempt} pulled them and failed: see why, then start another")
+                after = f"after event {number} and run {attempt}"
             said = f"new data: {rows} rows or more"
             wish = Wish(
-                key=f"after event {number} and run {newest_attempt(context.instance, spec)}",
+                key=after,
                 cause=Cause.NEW_DATA,
                 reason=said,
                 under_way=is_under_way(context.instance, spec),
@@ -58,6 +75,11 @@ def new_data_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.Senso
         default_status=status,
         description=f"Refreshes {spec.name} when {spec.retrain.new_rows} rows of its table are new or changed",
     )
+
+
+def _changed(spec: ModelSpec, source: SourceDatabase, since: Pulled) -> int:
+    """Rows that are new or changed since, counted as far as the spec's threshold."""
+    return source.count_changed(spec.source, Cursor.loads(since.cursor), since.watermark, spec.retrain.new_rows)
 
 
 def drift_sensor(spec: ModelSpec, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:

@@ -10,12 +10,13 @@ from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from ml_platform.assets.drift_report import windows_per_year
 from ml_platform.assets.lifecycle import ROOMS
+from ml_platform.assets.raw_data import CURSOR, WATERMARK
 from ml_platform.assets.realised_performance import DEGRADED
 from ml_platform.automation.sensors import degraded_sensor, drift_sensor, new_data_sensor
 from ml_platform.definitions import definitions_for, resources_for
 from ml_platform.local import company
 from ml_platform.modeling.decisions import Entry, Kind, Outcome
-from ml_platform.modeling.spec import ModelSpec, RetrainPolicy
+from ml_platform.modeling.spec import ModelSpec, QualityPolicy, RetrainPolicy
 from ml_platform.modeling.splitting import Split
 from ml_platform.resources.datasets import TableVersion
 from ml_platform.resources.products import PRODUCT, Pulled, TrainedModel
@@ -89,18 +90,26 @@ def test_rows_that_were_pulled_and_not_learned_from_are_still_new(pulled: Platfo
     """Whatever became of the run that pulled them. One that failed is wished for again, as the governor allows."""
     spec = replace(pulled.spec(MODEL), name="slow_learner", retrain=RetrainPolicy(new_rows=3, cooldown=timedelta(0)))
     sensor = new_data_sensor(spec, OFF)
-    _happened(pulled, spec, "raw_data", {})
     _happened(pulled, spec, "trained_model", {PRODUCT: _learned_from_all(pulled, spec)})
     learned = _ask(pulled, sensor)
     company.arrive(pulled.settings.source_url, MODEL, 3, datetime.now(UTC))
-    _happened(pulled, spec, "raw_data", {})
+    so_far = _learned_from_all(pulled, spec).value["pulled"]
+    watermark = dg.MetadataValue.timestamp(datetime.fromisoformat(so_far["watermark"]))
+    _happened(pulled, spec, "raw_data", {CURSOR: dg.MetadataValue.text(so_far["cursor"]), WATERMARK: watermark})
 
     wish = _ask(pulled, sensor)
     assert isinstance(wish, dg.RunRequest)
     job = definitions_for((spec,), pulled.settings).resolve_job_def("refresh")
     pulled.instance.create_run_for_job(job, tags=dict(wish.tags), status=dg.DagsterRunStatus.FAILURE)
     again = _ask(pulled, sensor)
+    wrong = replace(pulled.spec(MODEL), quality=QualityPolicy(min_rows=1_000_000))
+    assert not pulled.refresh(
+        MODEL, ["raw_data", "validated_data"], tags={"ml_platform/model": spec.name}, spec=wrong
+    ).success
+    hopeless = _ask(pulled, sensor)
 
+    assert isinstance(hopeless, dg.SkipReason)
+    assert "pulled them and failed" in (hopeless.skip_message or "")
     assert isinstance(learned, dg.SkipReason)
     assert isinstance(again, dg.RunRequest)
     assert again.run_key != wish.run_key
@@ -110,7 +119,7 @@ def _happened(platform: Platform, spec: ModelSpec, room: str, metadata: dict[str
     platform.instance.report_runless_asset_event(dg.AssetMaterialization([spec.name, room], metadata=metadata))
 
 
-def _learned_from_all(platform: Platform, spec: ModelSpec) -> dg.MetadataValue:
+def _learned_from_all(platform: Platform, spec: ModelSpec) -> dg.JsonMetadataValue:
     """What a training leaves behind that knew every row of the table."""
     with SourceDatabase(url=platform.settings.source_url).pull(spec.source, None) as pull:
         so_far = Pulled(cursor=pull.cursor.dumps(), watermark=datetime.now(UTC))
