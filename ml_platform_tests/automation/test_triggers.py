@@ -1,5 +1,6 @@
 """What starts a refresh, asked directly: each trigger says what it wants, or why it wants nothing."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -93,9 +94,8 @@ def test_rows_that_were_pulled_and_not_learned_from_are_still_new(pulled: Platfo
     _happened(pulled, spec, "trained_model", {PRODUCT: _learned_from_all(pulled, spec)})
     learned = _ask(pulled, sensor)
     company.arrive(pulled.settings.source_url, MODEL, 3, datetime.now(UTC))
-    so_far = _learned_from_all(pulled, spec).value["pulled"]
-    watermark = dg.MetadataValue.timestamp(datetime.fromisoformat(so_far["watermark"]))
-    _happened(pulled, spec, "raw_data", {CURSOR: dg.MetadataValue.text(so_far["cursor"]), WATERMARK: watermark})
+    cursor, watermark = dg.MetadataValue.text(_read_all(pulled, spec).cursor), dg.MetadataValue.timestamp(time.time())
+    _happened(pulled, spec, "raw_data", {CURSOR: cursor, WATERMARK: watermark})
 
     wish = _ask(pulled, sensor)
     assert isinstance(wish, dg.RunRequest)
@@ -119,10 +119,14 @@ def _happened(platform: Platform, spec: ModelSpec, room: str, metadata: dict[str
     platform.instance.report_runless_asset_event(dg.AssetMaterialization([spec.name, room], metadata=metadata))
 
 
-def _learned_from_all(platform: Platform, spec: ModelSpec) -> dg.JsonMetadataValue:
-    """What a training leaves behind that knew every row of the table."""
+def _read_all(platform: Platform, spec: ModelSpec) -> Pulled:
     with SourceDatabase(url=platform.settings.source_url).pull(spec.source, None) as pull:
-        so_far = Pulled(cursor=pull.cursor.dumps(), watermark=datetime.now(UTC))
+        return Pulled(cursor=pull.cursor.dumps(), watermark=datetime.now(UTC))
+
+
+def _learned_from_all(platform: Platform, spec: ModelSpec) -> dg.MetadataValue:
+    """What a training leaves behind that knew every row of the table."""
+    so_far = _read_all(platform, spec)
     validated = TableVersion(name=f"{spec.name}/validated_data", version=1, rows=1)
     product = TrainedModel(
         run_id="of MLflow",
