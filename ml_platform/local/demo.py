@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from ml_platform.assets.room import MODEL as OF_MODEL
 from ml_platform.assets.room import TRIGGER, key
 from ml_platform.automation.alerts import failures
 from ml_platform.automation.jobs import DRIFT, PERFORMANCE, REFRESH, refresh_keys
@@ -84,8 +85,9 @@ class Demo:
 
     def _execute(self, job: str, keys: Sequence[dg.AssetKey], trigger: str) -> None:
         """A run; one that fails goes into the ledger, as the sensor `failed_runs` does it."""
+        tags = {OF_MODEL: self.spec.name, TRIGGER: trigger}
         result = self.repository.get_job(job).execute_in_process(
-            instance=self.instance, asset_selection=list(keys), tags={TRIGGER: trigger}, raise_on_error=False
+            instance=self.instance, asset_selection=list(keys), tags=tags, raise_on_error=False
         )
         run = self.instance.get_run_by_id(result.run_id)
         if run and not result.success:
